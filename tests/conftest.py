@@ -1,0 +1,47 @@
+"""Flags of the whole test run, set before anything makes an array."""
+
+import os
+
+import jax
+import pytest
+
+jax.config.update("jax_num_cpu_devices", 8)
+# compilation is most of the time; RPJAX_OPTIMISED=1 runs what users run
+jax.config.update("jax_disable_most_optimizations", not os.getenv("RPJAX_OPTIMISED"))
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_legacy_prng_key", "error")
+jax.config.update("jax_debug_key_reuse", True)
+
+
+def pytest_configure(config):
+    """Keep compiled programs between runs, where pytest keeps anything at all."""
+    # a damaged entry costs a compilation, not a test
+    for verb in ("reading", "writing"):
+        message = f"ignore:Error {verb} persistent compilation cache"
+        config.addinivalue_line("filterwarnings", message)
+    if hasattr(config, "cache"):
+        jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("jax")))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def pytest_collection_finish():
+    """An array made by an import would fix the devices before a user can choose."""
+    if jax.live_arrays():
+        raise pytest.UsageError("importing rpjax or a test file put arrays on a device")
+
+
+@pytest.fixture
+def optimised():
+    """The compiler as users have it, where a test is about its choices."""
+    before = jax.config.jax_disable_most_optimizations
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
+@pytest.fixture(scope="session")
+def small():
+    """Sixteen learnable records of three classes."""
+    from support import records
+
+    return records(16)
