@@ -1,0 +1,21 @@
+"""Learners: named triples of pure functions, and wrappers that return learners."""
+
+from rpjax.learners.base import Batch, Info, Learner, Mechanism, State
+from rpjax.learners.dpsgd import clipped_sum, dpsgd
+from rpjax.learners.ensemble import ensemble, side_by_side
+from rpjax.learners.inputs import Inputs
+from rpjax.learners.supervised import supervised
+
+__all__ = [
+    "Batch",
+    "Info",
+    "Inputs",
+    "Learner",
+    "Mechanism",
+    "State",
+    "clipped_sum",
+    "dpsgd",
+    "ensemble",
+    "side_by_side",
+    "supervised",
+]

@@ -1,0 +1,144 @@
+"""A learner: a named triple of pure functions.
+
+Plain training, residual perturbation and DP-SGD are learners. A wrapper takes a learner
+and returns one: `rpjax.learners.ensemble` adds a leading member axis to every leaf of
+the state, and ensembles, shadow models and sweeps are the same thing from then on.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol
+
+from jaxtyping import Array
+
+from rpjax.annotations import PRNGKey, PyTree
+from rpjax.perturbations import Perturbation
+
+Info = dict[str, Array]
+"""What a step reports: scalars on the device, with the learner's member axes."""
+
+
+class Batch(NamedTuple):
+    """The records of one step; with members, each leaf has their axes in front.
+
+    images: uint8 (b, h, w, c).
+    labels: int32 (b,).
+    ids: int32 (b,), the records' ids, from which their keys come.
+    valid: bool (b,); an invalid slot is padding and must have no influence at all.
+    """
+
+    images: Array
+    labels: Array
+    ids: Array
+    valid: Array
+
+
+class State(NamedTuple):
+    """What training changes.
+
+    step: int32, steps taken; every key of a step comes from it.
+    params: float32 parameters.
+    stats: running statistics (BatchNorm's), else empty.
+    opt_state: the optimiser's state.
+    secret: 256 bits from which all training noise comes, uint32 (8,): from the root
+        key by `init`, replaced by fresh ones where a guarantee rests on them (`fit`).
+    """
+
+    step: Array
+    params: PyTree
+    stats: PyTree
+    opt_state: PyTree
+    secret: Array
+
+
+@dataclass(frozen=True)
+class Mechanism:
+    """The facts about a learner on which a guarantee rests.
+
+    kind: "dpsgd", or "forward" where all the noise is in the forward pass (or absent).
+    members: models that are trained on the same records and released together.
+    The other fields: see `rpjax.learners.supervised` and `rpjax.learners.dpsgd`.
+    """
+
+    kind: Literal["forward", "dpsgd"]
+    perturbation: Perturbation | None = None
+    input_noise: float = 0.0
+    input_bound: float | None = None
+    constants_public: bool = True
+    pixel_range: tuple[float, float] = (-1.0, 1.0)
+    draw: Literal["step", "record"] = "step"
+    members: int = 1
+    batch_norm: bool = False
+    clip_norm: float | None = None
+    noise_multiplier: float | None = None
+    batch_size: int | None = None
+
+    @property
+    def private(self) -> bool:
+        """Whether a guarantee rests on the noise being secret."""
+        return self.kind == "dpsgd" or self.input_noise > 0
+
+    @property
+    def noisy(self) -> bool:
+        """Whether a prediction depends on a key."""
+        return self.perturbation is not None or self.input_noise > 0
+
+
+class Init(Protocol):
+    """(root key, images uint8 (b, h, w, c)) -> state at step 0."""
+
+    def __call__(self, key: PRNGKey, images: Array) -> State:
+        """See the class."""
+        ...
+
+
+class Step(Protocol):
+    """(root key, state, batch) -> state one step on, and what it reports.
+
+    The root key is the run's, the same at every step: a step derives its own from the
+    counter in the state. axis: name of the mesh axis over which the batch is split, or
+    None; gradients are summed over it.
+    """
+
+    def __call__(
+        self, key: PRNGKey, state: State, batch: Batch, axis: str | None = None
+    ) -> tuple[State, Info]:
+        """See the class."""
+        ...
+
+
+class Predict(Protocol):
+    """(query key, state, images uint8, record ids) -> logits (..., b, classes).
+
+    Each record's noise comes from the key and its id. noise=False asks the same weights
+    with all noise switched off.
+    """
+
+    def __call__(
+        self,
+        key: PRNGKey,
+        state: State,
+        images: Array,
+        ids: Array,
+        noise: bool = True,
+    ) -> Array:
+        """See the class."""
+        ...
+
+
+class Learner(NamedTuple):
+    """What can be trained and asked.
+
+    init, step, predict: the triple.
+    mechanism: the facts for a guarantee.
+    members: sizes of the member axes that every leaf of the state and of a batch has.
+    joint: (members, mapping, combine) -> the learner that trains so many as one
+        averaged net.
+    """
+
+    init: Init
+    step: Step
+    predict: Predict
+    mechanism: Mechanism
+    members: tuple[int, ...] = ()
+    joint: Callable[..., "Learner"] | None = None

@@ -1,0 +1,154 @@
+"""Supervised training: plain, and with residual perturbation if the model has one."""
+
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array
+
+from rpjax import keys as rp_keys
+from rpjax.annotations import PRNGKey, PyTree
+from rpjax.errors import InputError
+from rpjax.learners.base import Batch, Info, Learner, Mechanism, State
+from rpjax.learners.inputs import Draw, Inputs, noise_keys
+from rpjax.learners.losses import correct, cross_entropy
+from rpjax.learners.networks import Combine, Mapping, Network, averaged, linen
+from rpjax.learners.reduction import mean_over, summed, vary
+
+
+def supervised(
+    model: Any,
+    tx: optax.GradientTransformation,
+    inputs: Inputs | None = None,
+    draw: Draw = "step",
+) -> Learner:
+    """Minimise the mean cross-entropy of a model, through its noise if it has some.
+
+    model: a Linen module called as ``model(keys, pixels, train)``, such as
+        `rpjax.models.resnet`; its `perturbation` makes this Strategy I or II.
+    inputs: normalisation, input noise, augmentation.
+    draw: "step" draws all forward noise afresh in each step; "record" keeps one draw
+        for each record through the whole training, by the record's id.
+    """
+    inputs = inputs or Inputs()
+    if draw not in ("step", "record"):
+        raise InputError(f"draw is {draw!r}; it is 'step' or 'record'")
+    mechanism = forward_mechanism(model, inputs, draw)
+    return _learner(linen(model), tx, inputs, mechanism)
+
+
+def forward_mechanism(model: Any, inputs: Inputs, draw: Draw) -> Mechanism:
+    """The facts of a model and its inputs on which a guarantee rests."""
+    return Mechanism(
+        kind="forward",
+        perturbation=getattr(model, "perturbation", None),
+        input_noise=inputs.noise,
+        input_bound=inputs.bound,
+        constants_public=inputs.constants_public,
+        pixel_range=inputs.pixel_range,
+        draw=draw,
+        batch_norm=getattr(model, "norm", None) == "batch",
+    )
+
+
+def _learner(
+    network: Network,
+    tx: optax.GradientTransformation,
+    inputs: Inputs,
+    mechanism: Mechanism,
+) -> Learner:
+    def step(
+        key: PRNGKey, state: State, batch: Batch, axis: str | None = None
+    ) -> tuple[State, Info]:
+        draw = mechanism.draw
+        pixels = inputs.training(key, state, draw, batch)
+        noise = noise_keys(state, "residual_noise", draw, batch.ids)
+
+        def loss_sum(params: PyTree) -> tuple[Array, tuple[Array, PyTree]]:
+            logits, stats = network.apply(noise, params, state.stats, pixels, True)
+            losses = cross_entropy(logits, batch.labels)
+            return jnp.sum(losses * batch.valid), (logits, stats)
+
+        # vary: differentiated as replicated parameters, the gradient would be summed
+        # over the axis once more by itself
+        gradient, (logits, stats) = jax.grad(loss_sum, has_aux=True)(
+            vary(state.params, axis)
+        )
+        count = summed(jnp.sum(batch.valid, dtype=jnp.float32), axis)
+        gradient = jax.tree.map(
+            lambda g: summed(g, axis) / jnp.maximum(count, 1), gradient
+        )
+        updates, opt_state = tx.update(gradient, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        state = state._replace(
+            step=state.step + 1,
+            params=params,
+            stats=mean_over(stats, axis),
+            opt_state=opt_state,
+        )
+        return state, report(logits, batch, axis)
+
+    def joint(members: int, mapping: Mapping, combine: Combine) -> Learner:
+        return _learner(
+            averaged(network, members, mapping, combine),
+            tx,
+            inputs,
+            replace(mechanism, members=mechanism.members * members),
+        )
+
+    return Learner(
+        init=init_with(network, tx, inputs),
+        step=step,
+        predict=predict_with(network, inputs, mechanism.noisy),
+        mechanism=mechanism,
+        joint=joint,
+    )
+
+
+def init_with(
+    network: Network, tx: optax.GradientTransformation, inputs: Inputs
+) -> Any:
+    """The `init` that supervised learners share."""
+
+    def init(key: PRNGKey, images: Array) -> State:
+        params, stats = network.init(rp_keys.domain(key, "init"), inputs.clean(images))
+        return State(
+            step=jnp.zeros((), jnp.int32),
+            params=params,
+            stats=stats,
+            opt_state=tx.init(params),
+            secret=rp_keys.fixed_secret(key),
+        )
+
+    return init
+
+
+def predict_with(network: Network, inputs: Inputs, noisy: bool) -> Any:
+    """The `predict` that supervised learners share."""
+
+    def predict(
+        key: PRNGKey, state: State, images: Array, ids: Array, noise: bool = True
+    ) -> Array:
+        if not (noise and noisy):
+            pixels = inputs.clean(images)
+            return network.apply(None, state.params, state.stats, pixels, False, False)[
+                0
+            ]
+        key = rp_keys.domain(key, "query")
+        own = rp_keys.per_record(rp_keys.domain(key, "input_noise"), ids)
+        pixels = inputs.noisy(own, images)
+        own = rp_keys.per_record(rp_keys.domain(key, "residual_noise"), ids)
+        return network.apply(own, state.params, state.stats, pixels)[0]
+
+    return predict
+
+
+def report(logits: Array, batch: Batch, axis: str | None) -> Info:
+    """Mean loss and accuracy of a training batch, before the update."""
+    count = summed(jnp.sum(batch.valid, dtype=jnp.float32), axis)
+    loss = summed(jnp.sum(cross_entropy(logits, batch.labels) * batch.valid), axis)
+    hits = summed(jnp.sum(correct(logits, batch.labels) * batch.valid), axis)
+    count = jnp.maximum(count, 1)
+    return {"loss": loss / count, "accuracy": hits / count}

@@ -1,0 +1,8 @@
+"""Training and asking: the one loop, evaluation, checkpoints and devices."""
+
+from rpjax.training.evaluation import Query, answers
+from rpjax.training.loop import fit
+from rpjax.training.progress import reporter
+from rpjax.training.run import Cost, Run, guarantee
+
+__all__ = ["Cost", "Query", "Run", "answers", "fit", "guarantee", "reporter"]

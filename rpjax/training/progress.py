@@ -1,0 +1,114 @@
+"""Progress of long work: a bar with time left in a terminal, lines elsewhere."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol, runtime_checkable
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+
+@runtime_checkable
+class Reporter(Protocol):
+    """What a loop tells of itself."""
+
+    def advance(
+        self, done: int, total: int, examples: int, info: dict[str, float]
+    ) -> None:
+        """`done` of `total` steps; `examples` seen since the last call."""
+        ...
+
+
+class Silent:
+    """Says nothing."""
+
+    def advance(
+        self, done: int, total: int, examples: int, info: dict[str, float]
+    ) -> None:
+        """Nothing."""
+
+
+class Bar:
+    """A rich bar with loss, accuracy, examples per second and time left."""
+
+    def __init__(self, progress: Progress, name: str) -> None:
+        self.progress, self.speed = progress, Speed()
+        self.task = progress.add_task(name, total=None, note="compiling")
+
+    def advance(
+        self, done: int, total: int, examples: int, info: dict[str, float]
+    ) -> None:
+        """Move the bar."""
+        note = described(info, self.speed(examples))
+        self.progress.update(self.task, completed=done, total=total, note=note)
+
+
+class Lines:
+    """A line every `every` seconds, and one at the end: for logs and notebooks."""
+
+    def __init__(self, name: str, every: float = 10.0) -> None:
+        self.name, self.every, self.speed = name, every, Speed()
+        self.last = time.monotonic()
+        self.first: tuple[float, int] | None = None
+
+    def advance(
+        self, done: int, total: int, examples: int, info: dict[str, float]
+    ) -> None:
+        """Print, if it is time."""
+        rate, now = self.speed(examples), time.monotonic()
+        self.first = self.first or (now, done)
+        if now - self.last < self.every and done < total:
+            return
+        self.last = now
+        line = f"{self.name}: step {done}/{total}, {described(info, rate)}"
+        if self.first[1] < done < total:  # the first call also waited for compilation
+            seconds, steps = now - self.first[0], done - self.first[1]
+            line += f", {seconds / steps * (total - done):.0f} s left"
+        print(line, flush=True)
+
+
+class Speed:
+    """Examples per second, smoothed over the last calls."""
+
+    def __init__(self) -> None:
+        self.time, self.rate = time.monotonic(), 0.0
+
+    def __call__(self, examples: int) -> float:
+        """The speed after `examples` more."""
+        now = time.monotonic()
+        rate = examples / max(now - self.time, 1e-9)
+        self.rate = rate if self.rate == 0 else 0.7 * self.rate + 0.3 * rate
+        self.time = now
+        return self.rate
+
+
+def described(info: dict[str, float], rate: float) -> str:
+    """One short line of figures."""
+    parts = [f"loss {info['loss']:.3f}", f"accuracy {info['accuracy']:.1%}"]
+    return ", ".join([*parts, f"{rate:,.0f} examples/s"])
+
+
+@contextmanager
+def reporter(name: str, console: Console | None = None) -> Iterator[Reporter]:
+    """A bar if `console` (standard output) is a terminal, lines if not."""
+    console = console or Console(file=sys.stdout)
+    if not console.is_terminal:
+        yield Lines(name)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        yield Bar(progress, name)

@@ -1,0 +1,138 @@
+"""What fitting a learner leaves behind, and what can be asked of it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from rpjax import intervals
+from rpjax.data.records import Records
+from rpjax.data.sampling import Sampler
+from rpjax.learners import Learner, State
+from rpjax.perturbations import Additive, Multiplicative
+from rpjax.privacy import Guarantee, dpsgd_guarantee, feature_guarantee
+from rpjax.privacy.residual import box_diameter
+from rpjax.training.checkpoints import History
+from rpjax.training.evaluation import Query, answers
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a training took.
+
+    step_seconds: median time of a step, compilation apart.
+    train_seconds, compile_seconds: in all.
+    memory_bytes: of the compiled program: its arguments (the data included), results
+        and temporaries; None where the compiler does not tell.
+    """
+
+    step_seconds: float
+    train_seconds: float
+    compile_seconds: float
+    memory_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained learner with its history and the facts that a guarantee needs.
+
+    records: how many each member was trained on; shape: (height, width, channels).
+    stopwatch: (steps) -> seconds that so many steps take now, on a copy of the state;
+        None for a run that was only picked up again.
+    """
+
+    learner: Learner
+    state: State
+    history: History
+    sampler: Sampler
+    steps: int
+    seed: int
+    noise_seed: Literal["secret", "fixed"]
+    records: int
+    shape: tuple[int, int, int]
+    cost: Cost
+    stopwatch: Callable[[int], float] | None = None
+
+    @property
+    def epochs(self) -> float:
+        """How often a record was seen, on average."""
+        return self.steps * self.sampler.batch_size / self.records
+
+    def answers(self, records: Records, query: Query | None = None) -> np.ndarray:
+        """Log-probabilities (n, classes), see `rpjax.training.answers`."""
+        return answers(self.learner, self.state, records, query, self.seed)
+
+    def evaluate(
+        self, records: Records, query: Query | None = None
+    ) -> intervals.Estimate:
+        """Accuracy with its exact 95 % interval."""
+        hits = self.answers(records, query).argmax(-1) == records.labels
+        return intervals.clopper_pearson(int(hits.sum()), hits.size)
+
+    def guarantee(self, delta: float = 1e-5) -> Guarantee:
+        """What is proved of the released weights, for which neighbours."""
+        return guarantee(
+            self.learner,
+            self.sampler,
+            self.steps,
+            self.shape,
+            delta=delta,
+            noise_seed=self.noise_seed,
+        )
+
+
+def guarantee(
+    learner: Learner,
+    sampler: Sampler,
+    steps: int,
+    shape: tuple[int, int, int],
+    *,
+    delta: float,
+    noise_seed: Literal["secret", "fixed"],
+) -> Guarantee:
+    """The guarantee of training `learner` for `steps` steps, trained already or not."""
+    facts = learner.mechanism
+    if facts.kind == "dpsgd":
+        assert facts.noise_multiplier is not None
+        return dpsgd_guarantee(
+            noise_multiplier=facts.noise_multiplier,
+            sampling_probability=sampler.batch_size / sampler.records,
+            steps=steps,
+            delta=delta,
+            records=sampler.records,
+            capacity=sampler.capacity,
+            members=facts.members,
+            poisson_sampling=sampler.kind == "poisson",
+            batch_norm=facts.batch_norm,
+            noise_seed=noise_seed,
+        )
+    bound = facts.input_bound
+    pixels = int(np.prod(shape))
+    return feature_guarantee(
+        input_noise=facts.input_noise,
+        delta=delta,
+        participations=sampler.participations(steps) or steps,
+        bound=bound,
+        # stored pixels are bytes, so a normalised one cannot leave its range
+        diameter=None if bound else box_diameter(pixels, *facts.pixel_range),
+        bound_enforced=True,
+        constants_public=facts.constants_public,
+        releases_clean_statistics=False,
+        draw=facts.draw,
+        members=facts.members,
+        augmentation="after_noise",
+        batch_norm=facts.batch_norm,
+        noise_seed=noise_seed,
+        **_strategy(facts.perturbation),
+    )
+
+
+def _strategy(perturbation: Any) -> dict[str, Any]:
+    match perturbation:
+        case Additive(gamma):
+            return {"strategy": "additive", "gamma": gamma}
+        case Multiplicative(gamma, floor):
+            return {"strategy": "multiplicative", "gamma": gamma, "floor": floor}
+        case _:
+            return {}
