@@ -1,0 +1,71 @@
+"""Shadow models: the target's own learner, many times side by side.
+
+They are trained and queried by the very functions that train and query the target, each
+on its own list of records and with its own keys.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from rpjax.attacks.attack import Asked
+from rpjax.data.membership import Design
+from rpjax.data.records import Records
+from rpjax.learners import Learner, side_by_side
+from rpjax.training import Query, Run, answers, fit
+
+# shadow models draw from another seed than any target, whatever seed the target has
+SEED_OFFSET = 1_000_003
+
+
+@dataclass(frozen=True)
+class Bank:
+    """Shadow models and who was in the training set of each."""
+
+    run: Run
+    design: Design
+
+    def asked(self, pool: Records, query: Query) -> Asked:
+        """The answers of all shadow models, pooled, with their true membership."""
+        learner, state = self.run.learner, self.run.state
+        log_probs = answers(learner, state, pool, query, self.run.seed)
+        parts = []
+        for model, own in enumerate(log_probs):
+            inside = self.design.shadow_members[model]
+            outside = self.design.shadow_non_members[model]
+            parts.append(pooled(own, pool, inside, outside))
+        return Asked(*(np.concatenate(leaf) for leaf in zip(*parts, strict=True)))
+
+
+def shadows(
+    learner: Learner, pool: Records, design: Design, *, seed: int = 0, **options: Any
+) -> Bank:
+    """Train the design's shadow models; `options` are those of `rpjax.training.fit`."""
+    many = side_by_side(learner, len(design.shadow_members))
+    run = fit(
+        many,
+        pool,
+        lists=design.shadow_members,
+        seed=seed + SEED_OFFSET,
+        **options,
+    )
+    return Bank(run, design)
+
+
+def pooled(
+    log_probs: Float[np.ndarray, "n k"],
+    pool: Records,
+    inside: np.ndarray,
+    outside: np.ndarray,
+) -> Asked:
+    """One model's answers on its members, then on its non-members."""
+    where = np.concatenate([inside, outside])
+    member: Bool[np.ndarray, " n"] = np.arange(len(where)) < len(inside)
+    return Asked(log_probs[where], pool.labels[where], member)
+
+
+def ask_target(run: Run, pool: Records, design: Design, query: Query) -> Asked:
+    """The target's answers on the design's members and non-members."""
+    return pooled(run.answers(pool, query), pool, design.members, design.non_members)
