@@ -1,0 +1,277 @@
+"""Reading and checking results.json, and the few questions that every view asks it.
+
+A view never looks at anything but this dictionary, so that a report can be made again
+years later, on another machine, without the models.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rpjax.errors import InputError
+
+SCHEMA = "rpjax.results/1"
+
+Results = dict[str, Any]
+
+
+class Nullable(NamedTuple):
+    """A shape whose value may also be null."""
+
+    shape: Any
+
+
+NUMBER = (int, float)
+MAYBE = Nullable(NUMBER)
+ESTIMATE = {"value": NUMBER, "low": MAYBE, "high": MAYBE, "confidence": NUMBER}
+ATTACK = {
+    "name": str,
+    "label": str,
+    "auc": ESTIMATE,
+    "balanced_accuracy": ESTIMATE,
+    "tpr_at": [
+        {
+            "target_fpr": NUMBER,
+            "realised_fpr": NUMBER,
+            "tpr": NUMBER,
+            "low": MAYBE,
+            "high": MAYBE,
+            "false_positives": int,
+        }
+    ],
+    "roc": {"fpr": [NUMBER], "tpr": [NUMBER]},
+    "threshold_from": str,
+}
+EXPOSURE = {
+    "threat": str,
+    "query": str,
+    "members": int,
+    "non_members": int,
+    "attacks": [ATTACK],
+}
+GUARANTEE = {
+    "kind": str,
+    "mechanism": str,
+    "unit": Nullable(str),
+    "adjacency": Nullable(str),
+    "epsilon": MAYBE,
+    "delta": MAYBE,
+    "mu": MAYBE,
+    "accountant": Nullable(str),
+    "alternatives": [
+        {"accountant": str, "adjacency": str, "epsilon": NUMBER, "delta": NUMBER}
+    ],
+    "statement": str,
+    "assumptions": [str],
+    "not_covered": [str],
+}
+METHOD = {
+    "name": str,
+    "label": str,
+    "description": str,
+    "model": {"name": str, "parameters": int, "members": int},
+    "training": {
+        "steps": int,
+        "epochs": NUMBER,
+        "batch_size": int,
+        "seconds": MAYBE,
+        "compile_seconds": MAYBE,
+        "history": {"epoch": [NUMBER], "loss": [NUMBER], "accuracy": [NUMBER]},
+    },
+    "utility": {
+        "test_accuracy": ESTIMATE,
+        "train_accuracy": ESTIMATE,
+        "generalization_gap": ESTIMATE,
+        "noise_off_test_accuracy": Nullable(ESTIMATE),
+    },
+    "cost": {
+        "epoch_seconds": MAYBE,
+        "relative_time": MAYBE,
+        "memory_bytes": MAYBE,
+        "memory_kind": Nullable(str),
+        "relative_memory": MAYBE,
+        "timing_note": Nullable(str),
+    },
+    "guarantee": GUARANTEE,
+    "exposure": [EXPOSURE],
+}
+SHAPE = {
+    "schema": str,
+    "created": str,
+    "command": str,
+    "seed": int,
+    "noise_seed": str,
+    "versions": {"rpjax": str},
+    "device": {"platform": str, "kind": str, "count": int, "host_cores": Nullable(int)},
+    "config": {},
+    "config_hash": str,
+    "data": {
+        "name": str,
+        "source": str,
+        "classes": int,
+        "shape": [int],
+        "members": int,
+        "non_members": int,
+        "test_records": int,
+    },
+    "wall_seconds": NUMBER,
+    "methods": [METHOD],
+}
+
+
+def load(path: str | Path) -> Results:
+    """The checked contents of a results.json.
+
+    Args:
+        path: the file, or the folder that holds a ``results.json``.
+
+    Raises:
+        InputError: the file cannot be read, is not JSON, or is not of this schema.
+    """
+    path = Path(path)
+    path = path / "results.json" if path.is_dir() else path
+    try:
+        contents = json.loads(path.read_text("utf-8"), parse_constant=_not_a_number)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise InputError(f"{path}: not a JSON file ({error})") from error
+    return check(contents, source=str(path))
+
+
+def check(results: Any, source: str = "results") -> Results:
+    """The same dictionary, once it is known to hold everything that a view needs.
+
+    Raises:
+        InputError: naming the first key that is missing or of the wrong kind.
+    """
+    _check_schema(results, source)
+    _expect(results, SHAPE, source)
+    if not results["methods"]:
+        raise InputError(f"{source}.methods: empty; at least one method is needed")
+    for index, method in enumerate(results["methods"]):
+        _check_method(method, f"{source}.methods[{index}]")
+    return dict(results)
+
+
+def _check_schema(results: Any, source: str) -> None:
+    name = results.get("schema") if isinstance(results, dict) else None
+    if name == SCHEMA:
+        return
+    family, _, version = name.partition("/") if isinstance(name, str) else ("", "", "")
+    if family != SCHEMA.partition("/")[0]:
+        raise InputError(f"{source}: schema is {name!r}; expected {SCHEMA!r}")
+    remedy = "upgrade rpjax" if version > SCHEMA.partition("/")[2] else "run it again"
+    raise InputError(f"{source}: schema is {name!r}, this reads {SCHEMA!r}; {remedy}")
+
+
+def _expect(value: Any, shape: Any, where: str) -> None:
+    """Walk value and shape together; extra keys are welcome, missing ones are not."""
+    if isinstance(shape, Nullable):
+        if value is not None:
+            _expect(value, shape.shape, where)
+    elif isinstance(shape, dict):
+        _expect_type(value, dict, where)
+        for key, inner in shape.items():
+            if key not in value:
+                raise InputError(f"{where}.{key}: missing; {SCHEMA} requires it")
+            _expect(value[key], inner, f"{where}.{key}")
+    elif isinstance(shape, list):
+        _expect_type(value, list, where)
+        for index, item in enumerate(value):
+            _expect(item, shape[0], f"{where}[{index}]")
+    else:
+        _expect_type(value, shape, where)
+
+
+def _expect_type(value: Any, kind: Any, where: str) -> None:
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    # bool is an int to Python, but true is not a count
+    if not isinstance(value, kinds) or isinstance(value, bool):
+        wanted = " or ".join(k.__name__ for k in kinds)
+        raise InputError(f"{where}: got {type(value).__name__}, expected {wanted}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"{where}: got {value}, expected a finite number or null")
+
+
+def _check_method(method: dict, where: str) -> None:
+    """What a type cannot say: a stated epsilon is complete, and curves have pairs."""
+    guarantee = method["guarantee"]
+    for key in ("delta", "adjacency"):
+        if guarantee["epsilon"] is not None and guarantee[key] is None:
+            raise InputError(f"{where}.guarantee.{key}: null beside an epsilon")
+    if guarantee["mu"] is not None and guarantee["adjacency"] is None:
+        raise InputError(f"{where}.guarantee.adjacency: null beside a mu")
+    history = method["training"]["history"]
+    _same_length(where + ".training.history", history, ("epoch", "loss", "accuracy"))
+    for entry in method["exposure"]:
+        for attack in entry["attacks"]:
+            _same_length(f"{where}.{attack['name']}.roc", attack["roc"], ("fpr", "tpr"))
+
+
+def _same_length(where: str, columns: dict, keys: tuple[str, ...]) -> None:
+    lengths = [len(columns[key]) for key in keys]
+    if len(set(lengths)) > 1:
+        raise InputError(f"{where}: {', '.join(keys)} have lengths {lengths}")
+
+
+def _not_a_number(constant: str) -> float:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def deployed(method: dict) -> dict | None:
+    """The first way of querying that was attacked: what a user of the system sees."""
+    return next((entry for entry in method["exposure"] if entry["attacks"]), None)
+
+
+def noise_off(method: dict) -> dict | None:
+    """The attacked T4 entry (weights known, noise switched off) beside the deployed."""
+    later = [
+        e for e in method["exposure"] if e["attacks"] and e is not deployed(method)
+    ]
+    return next((entry for entry in later if entry["threat"] == "T4"), None)
+
+
+def strongest(exposure: dict) -> dict:
+    """The attack with the largest AUC; the first listed where several tie."""
+    return max(exposure["attacks"], key=lambda attack: float(attack["auc"]["value"]))
+
+
+def largest_auc(exposure: dict | None) -> float:
+    """The AUC of the strongest attack; nan where there was none."""
+    return math.nan if exposure is None else float(strongest(exposure)["auc"]["value"])
+
+
+def attacked(results: Results) -> bool:
+    """Whether any method was attacked."""
+    return any(deployed(method) for method in results["methods"])
+
+
+def largest_tpr(exposure: dict, target_fpr: float) -> tuple[dict, dict] | None:
+    """The attack with the largest TPR at a target FPR, and that entry of it.
+
+    Where several tie, the attack with the larger AUC. None if no attack has the target.
+    """
+    found = [
+        (attack, entry)
+        for attack in exposure["attacks"]
+        for entry in attack["tpr_at"]
+        if math.isclose(entry["target_fpr"], target_fpr)
+    ]
+    rank = lambda pair: (pair[1]["tpr"], pair[0]["auc"]["value"])
+    return max(found, key=rank, default=None)
+
+
+def below_resolution(entry: dict) -> bool:
+    """Whether too few false positives stand behind a TPR for it to be read closely."""
+    return bool(entry.get("below_resolution", entry["false_positives"] < 10))
+
+
+def confidence(results: Results) -> str:
+    """The level of the intervals, such as ``95 %``; several levels are all named."""
+    levels = {m["utility"]["test_accuracy"]["confidence"] for m in results["methods"]}
+    for method in results["methods"]:
+        for entry in method["exposure"]:
+            levels |= {attack["auc"]["confidence"] for attack in entry["attacks"]}
+    return " or ".join(f"{100 * level:g} %" for level in sorted(levels))
