@@ -1,0 +1,43 @@
+"""rpjax: residual perturbation and DP-SGD in JAX; train, prove, attack, compare.
+
+A model is a pure Linen module whose blocks take keys; a learner is a triple of pure
+functions; `fit` trains any learner and returns a run; a run can be evaluated, asked for
+its guarantee, and attacked. Importing rpjax touches no device.
+"""
+
+from rpjax import attacks, data, intervals, keys, learners, models, privacy
+from rpjax.data import Dataset, Records
+from rpjax.data.augmentation import Augmentation
+from rpjax.errors import InputError
+from rpjax.learners import Inputs, Learner, dpsgd, ensemble, side_by_side, supervised
+from rpjax.perturbations import Additive, Multiplicative
+from rpjax.training import Query, Run, answers, fit, reporter
+from rpjax.version import __version__
+
+__all__ = [
+    "Additive",
+    "Augmentation",
+    "Dataset",
+    "InputError",
+    "Inputs",
+    "Learner",
+    "Multiplicative",
+    "Query",
+    "Records",
+    "Run",
+    "__version__",
+    "answers",
+    "attacks",
+    "data",
+    "dpsgd",
+    "ensemble",
+    "fit",
+    "intervals",
+    "keys",
+    "learners",
+    "models",
+    "privacy",
+    "reporter",
+    "side_by_side",
+    "supervised",
+]

@@ -1,0 +1,7 @@
+"""``python -m rpjax.cli``."""
+
+import sys
+
+from rpjax.cli import main
+
+sys.exit(main())

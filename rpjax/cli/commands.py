@@ -1,0 +1,228 @@
+"""The commands' options and what they do."""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from rpjax import report
+from rpjax.errors import InputError
+from rpjax.experiments import (
+    ExperimentConfig,
+    compare,
+    prepare,
+    read_config,
+    revisit,
+    to_yaml,
+)
+from rpjax.experiments.config import Method
+from rpjax.experiments.methods import plan
+from rpjax.experiments.presets import COMMON, MNIST, NATURAL, fill
+from rpjax.experiments.runs import write_text
+from rpjax.training import Query
+
+Flat = tyro.conf.OmitArgPrefixes
+Folder = tyro.conf.Positional[Path]
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Train five ways on the same data, attack each, and report.
+
+    Plain training, Strategy I and II of residual perturbation, an ensemble, and DP-SGD
+    train the same network on the same records. Shadow-model and threshold attacks then
+    try to tell who was in the training set. Results go to results.json, and from there
+    to report.html, report.md and figures.
+    """
+
+    config: ExperimentConfig = field(default_factory=ExperimentConfig)
+    out: Path = Path("out")
+    """Folder for everything that is written."""
+    resume: bool = False
+    """Go on with the interrupted run in the folder."""
+    overwrite: bool = False
+    """Replace the run in the folder."""
+    save_config: Path | None = None
+    """Write the configuration to this YAML file, and stop."""
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train by one method, and keep checkpoints and results in a folder."""
+
+    config: ExperimentConfig = field(
+        default_factory=lambda: ExperimentConfig(train_on="all")
+    )
+    method: Method = "strategy1"
+    """By which method."""
+    out: Path = Path("out")
+    """Folder for everything that is written."""
+    resume: bool = False
+    """Go on with the interrupted run in the folder."""
+    overwrite: bool = False
+    """Replace the run in the folder."""
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Accuracy of the models in a run's folder, with 95 % intervals."""
+
+    run: Folder
+    """Folder of a finished `rpjax train` or `rpjax compare`."""
+    noise: bool = True
+    """Ask with the forward noise on, as trained; off needs the weights."""
+    draws: int = 1
+    """Noisy answers per record whose probabilities are averaged."""
+
+
+@dataclass(frozen=True)
+class Attack:
+    """Attack the models in a run's folder, and put the findings into its report."""
+
+    run: Folder
+    """Folder of a finished `rpjax compare`, or `rpjax train --train-on members`."""
+    shadows: int | None = None
+    """Shadow models for each method; left out: as many as the run has."""
+    draws: int = 1
+    """Noisy answers per record, averaged, that the deployed model gives."""
+
+
+@dataclass(frozen=True)
+class Account:
+    """Print what each method's training would guarantee, without training."""
+
+    config: ExperimentConfig = field(
+        default_factory=lambda: ExperimentConfig(train_on="all")
+    )
+    records: int | None = None
+    """As if there were so many training records; no data are loaded then."""
+    shape: tuple[int, int, int] = (32, 32, 3)
+    """Height, width and channels of an image, where no data are loaded."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write report.html, report.md and the figures of a results.json, and the table."""
+
+    run: Folder
+    """Folder that holds a results.json."""
+
+
+def run(name: str, argv: list[str]) -> None:
+    """Parse the options of one command and carry it out."""
+    kind, action = _COMMANDS[name]
+    argv, default = _with_file(kind, argv)
+    options: dict[str, Any] = {} if default is None else {"default": default}
+    parsed = tyro.cli(kind, args=argv, prog=f"rpjax {name}", config=(Flat,), **options)
+    action(parsed, Console())
+
+
+def _with_file(kind: type, argv: list[str]) -> tuple[list[str], Any]:
+    """Take ``--config FILE`` out of the options; its values become the defaults."""
+    if "config" not in {f.name for f in dataclasses.fields(kind)}:
+        return argv, None
+    for position, word in enumerate(argv):
+        if word == "--config" and position + 1 < len(argv):
+            rest = argv[:position] + argv[position + 2 :]
+            return rest, kind(config=read_config(Path(argv[position + 1])))
+        if word.startswith("--config="):
+            rest = argv[:position] + argv[position + 1 :]
+            return rest, kind(config=read_config(Path(word.partition("=")[2])))
+    return argv, None
+
+
+def _compare(options: Compare, console: Console) -> None:
+    config = options.config
+    if options.save_config is not None:
+        write_text(options.save_config, to_yaml(config))
+        console.print(f"wrote {options.save_config}")
+        return
+    if config.train_on == "all":
+        raise InputError(
+            "train_on is 'all', which leaves no non-members to attack with; "
+            "compare needs 'members'"
+        )
+    results = compare(
+        config,
+        options.out,
+        resume=options.resume,
+        overwrite=options.overwrite,
+        console=console,
+    )
+    _reported(results, options.out, console)
+
+
+def _train(options: Train, console: Console) -> None:
+    config = dataclasses.replace(options.config, methods=(options.method,))
+    results = compare(
+        config,
+        options.out,
+        resume=options.resume,
+        overwrite=options.overwrite,
+        console=console,
+    )
+    _reported(results, options.out, console)
+
+
+def _evaluate(options: Evaluate, console: Console) -> None:
+    query = Query(noise=options.noise, draws=options.draws)
+    table = Table("Method", "Test accuracy", "Training accuracy", "Gap")
+    for label, found in revisit.evaluate(options.run, query, console).items():
+        names = ("test_accuracy", "train_accuracy", "generalization_gap")
+        table.add_row(label, *(_percent(found[name]) for name in names))
+    console.print(table)
+
+
+def _attack(options: Attack, console: Console) -> None:
+    results = revisit.attack(options.run, console, options.shadows, options.draws)
+    _reported(results, options.run, console)
+
+
+def _account(options: Account, console: Console) -> None:
+    if options.records is None:
+        ready = prepare(options.config)
+        plans, shape = ready.plans, ready.dataset.shape
+    else:
+        if options.records < 1:
+            raise InputError(f"records is {options.records}; it must be >= 1")
+        shape = options.shape
+        defaults = MNIST if shape[-1] == 1 else NATURAL
+        config = fill(options.config, defaults, COMMON)
+        plans = tuple(
+            plan(config, name, 10, options.records) for name in config.methods
+        )
+    for each in plans:
+        console.print(f"{each.label}", style="bold")
+        console.print(str(each.guarantee(shape)), highlight=False)
+        console.print()
+
+
+def _report(options: Report, console: Console) -> None:
+    _reported(report.load(options.run), options.run, console)
+
+
+def _reported(results: dict[str, Any], out: Path, console: Console) -> None:
+    written = report.write(results, out)
+    console.print()
+    console.print(report.table(results, console.width))
+    console.print(f"written: {out / 'results.json'}, {written[0]}", highlight=False)
+
+
+def _percent(estimate: dict[str, Any]) -> str:
+    value, low, high = (100 * estimate[k] for k in ("value", "low", "high"))
+    return f"{value:.1f} % [{low:.1f}, {high:.1f}]"
+
+
+_COMMANDS: dict[str, tuple[type, Callable[..., None]]] = {
+    "compare": (Compare, _compare),
+    "train": (Train, _train),
+    "evaluate": (Evaluate, _evaluate),
+    "attack": (Attack, _attack),
+    "account": (Account, _account),
+    "report": (Report, _report),
+}

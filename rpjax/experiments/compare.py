@@ -1,0 +1,354 @@
+"""The main job: train, attack, prove and measure several methods on the same data.
+
+`compare` goes through the methods: it trains a target and its shadow models, measures
+and attacks the target, and puts the parts together. `prepare` refuses what cannot work
+before a file is written. Everything that a report shows is in the dictionary that
+`compare` returns.
+"""
+
+import datetime
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from rich.console import Console
+
+from rpjax import attacks, intervals
+from rpjax.attacks import Bank
+from rpjax.data import Dataset, load
+from rpjax.data.membership import Design, design
+from rpjax.errors import InputError
+from rpjax.experiments.config import ExperimentConfig, as_dict, config_hash
+from rpjax.experiments.environment import device, versions
+from rpjax.experiments.methods import Plan, plan
+from rpjax.experiments.presets import resolved, sized
+from rpjax.experiments.runs import RunFolder, write_json
+from rpjax.training import Query, Run, fit, reporter
+from rpjax.training.devices import data_mesh
+from rpjax.training.loop import sampler_for
+
+SCHEMA = "rpjax.results/1"
+TURNS = 7
+SECONDS_PER_TURN = 0.25
+
+
+class Prepared(NamedTuple):
+    """A checked experiment, before anything is written."""
+
+    config: ExperimentConfig
+    dataset: Dataset
+    design: Design
+    plans: tuple[Plan, ...]
+
+    @property
+    def training_positions(self) -> np.ndarray:
+        """Which of the pool's records the targets are trained on."""
+        if self.config.train_on == "all":
+            return np.arange(len(self.dataset.train))
+        return self.design.members
+
+
+def prepare(config: ExperimentConfig) -> Prepared:
+    """Load the data, fill in the preset and build every learner, or refuse."""
+    if not config.methods:
+        raise InputError("methods is empty; name at least one")
+    dataset = sized(config, load(config.data.name, config.data.dir))
+    config = resolved(config, dataset)
+    shadows = config.attack.shadows
+    if shadows is None or shadows < 1:
+        raise InputError(f"shadows is {shadows}; the attacks need at least 1")
+    pool = len(dataset.train)
+    membership = design(pool, shadows, config.seed, config.attack.protocol)
+    records = pool if config.train_on == "all" else len(membership.members)
+    plans = tuple(
+        plan(config, name, dataset.classes, records) for name in config.methods
+    )
+    for each in plans:
+        each.guarantee(dataset.shape)
+        devices = config.training.devices
+        sampler = sampler_for(each.learner, each.records, each.batch_size, devices)
+        data_mesh(devices, sampler.capacity)
+    return Prepared(config, dataset, membership, plans)
+
+
+def compare(
+    config: ExperimentConfig,
+    out: Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Run the experiment, write results.json into `out` and return its content.
+
+    Targets are attacked if the configuration trains them on the members' part alone.
+    """
+    began = time.monotonic()
+    console = console or Console()
+    ready, folder = start(config, out, resume=resume, overwrite=overwrite)
+    parts: list[dict[str, Any]] = []
+    runs: dict[str, Run] = {}
+    for number, each in enumerate(ready.plans, 1):
+        part = folder.finished(each.name)
+        if part is None:
+            console.print(f"{number}/{len(ready.plans)} {each.label}", style="bold")
+            run = target(ready, each, folder, console)
+            part = measured(ready, each, run)
+            scores: dict[str, np.ndarray] = {}
+            if ready.config.train_on == "members":
+                bank = shadow_bank(ready, each, folder, console)
+                part["exposure"], scores = exposed(ready, run, bank)
+            folder.finish(each.name, part, scores)
+            runs[each.name] = run
+            console.print(f"    {summary(part)}")
+        parts.append(part)
+    time_side_by_side(parts, runs)
+    results = assembled(ready, parts, time.monotonic() - began)
+    write_json(out / "results.json", results)
+    return results
+
+
+def start(
+    config: ExperimentConfig, out: Path, *, resume: bool, overwrite: bool
+) -> tuple[Prepared, RunFolder]:
+    """Check everything that can be checked, then open the folder."""
+    RunFolder(out).check(resume=resume, overwrite=overwrite)
+    ready = prepare(config)
+    folder = RunFolder.start(out, ready.config, resume=resume, overwrite=overwrite)
+    return ready, folder
+
+
+def target(ready: Prepared, each: Plan, folder: RunFolder, console: Console) -> Run:
+    """Train a method's target, or pick it up where it was left."""
+    with reporter("    target ", console) as report:
+        return fit(
+            each.learner,
+            ready.dataset.train,
+            lists=ready.training_positions,
+            report=report,
+            checkpoints=folder.checkpoints(each.name),
+            **_training(ready, each),
+        )
+
+
+def shadow_bank(
+    ready: Prepared, each: Plan, folder: RunFolder, console: Console
+) -> Bank:
+    """Train a method's shadow models, or pick them up."""
+    count = len(ready.design.shadow_members)
+    with reporter("    shadows", console) as report:
+        return attacks.shadows(
+            each.learner,
+            ready.dataset.train,
+            ready.design,
+            report=report,
+            checkpoints=folder.checkpoints(f"{each.name}-{count}-shadows"),
+            **_training(ready, each),
+        )
+
+
+def _training(ready: Prepared, each: Plan) -> dict[str, Any]:
+    return {
+        "batch_size": each.batch_size,
+        "steps": each.steps,
+        "seed": ready.config.seed,
+        "noise_seed": ready.config.training.noise_seed,
+        "devices": ready.config.training.devices,
+    }
+
+
+def measured(ready: Prepared, each: Plan, run: Run) -> dict[str, Any]:
+    """A method's part of results.json, as yet without attacks."""
+    return {
+        "name": each.name,
+        "label": each.label,
+        "description": each.description,
+        "model": model_facts(ready.config, run),
+        "training": training_facts(run),
+        "utility": utility(ready, run),
+        "cost": cost_facts(run),
+        "guarantee": run.guarantee(ready.config.dp.delta).as_dict(),
+        "exposure": [],
+    }
+
+
+def summary(part: dict[str, Any]) -> str:
+    """One line on a finished method."""
+    line = f"test accuracy {part['utility']['test_accuracy']['value']:.1%}"
+    if part["exposure"]:
+        aucs = [a["auc"]["value"] for a in part["exposure"][0]["attacks"]]
+        line += f", strongest attack AUC {max(aucs):.3f}"
+    return line
+
+
+def exposed(
+    ready: Prepared, run: Run, bank: Bank
+) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
+    """Every attack under every query: as deployed, and with any noise off."""
+    deployed = Query(draws=ready.config.attack.draws)
+    noisy = run.learner.mechanism.noisy
+    queries = [deployed, Query(noise=False)] if noisy else [deployed]
+    parts, scores = [], {}
+    for query in queries:
+        threat = query.threat if noisy else "T1"
+        shadows = bank.asked(ready.dataset.train, query)
+        target = attacks.ask_target(run, ready.dataset.train, ready.design, query)
+        found = [
+            attacks.run(attack, shadows, target, ready.config.seed)
+            for attack in attacks.ATTACKS.values()
+        ]
+        for exposure in found:
+            prefix = f"{threat}_{exposure.name}"
+            scores[f"{prefix}_members"] = exposure.member_scores
+            scores[f"{prefix}_non_members"] = exposure.non_member_scores
+        parts.append(
+            {
+                "threat": threat,
+                "query": query.described(noisy),
+                "members": len(ready.design.members),
+                "non_members": len(ready.design.non_members),
+                "attacks": [exposure.as_dict() for exposure in found],
+            }
+        )
+    return parts, scores
+
+
+def utility(ready: Prepared, run: Run, query: Query | None = None) -> dict[str, Any]:
+    """Accuracy on test and training records, and the gap; as deployed by default."""
+    query = query or Query(draws=ready.config.attack.draws)
+    test = run.evaluate(ready.dataset.test, query)
+    train = run.evaluate(ready.dataset.train.take(ready.training_positions), query)
+    gap = intervals.difference_of_proportions(
+        round(train.value * train.n), train.n, round(test.value * test.n), test.n
+    )
+    quiet = None
+    if run.learner.mechanism.noisy:
+        quiet = run.evaluate(ready.dataset.test, Query(noise=False)).as_dict()
+    return {
+        "test_accuracy": test.as_dict(),
+        "train_accuracy": train.as_dict(),
+        "generalization_gap": gap.as_dict(),
+        "noise_off_test_accuracy": quiet,
+    }
+
+
+def model_facts(config: ExperimentConfig, run: Run) -> dict[str, Any]:
+    """The net in a line."""
+    options = config.model
+    name = f"resnet{options.depth}"
+    if options.width is not None:
+        name = f"wrn-{options.depth}-{options.width}"
+    size = sum(leaf.size for leaf in jax.tree.leaves(run.state.params))
+    members = run.learner.mechanism.members
+    return {"name": name, "parameters": int(size), "members": members}
+
+
+def training_facts(run: Run) -> dict[str, Any]:
+    """How long the target was trained, and its history."""
+    return {
+        "steps": run.steps,
+        "epochs": run.epochs,
+        "batch_size": run.sampler.batch_size,
+        "seconds": run.cost.train_seconds,
+        "compile_seconds": run.cost.compile_seconds,
+        "history": run.history,
+    }
+
+
+def cost_facts(run: Run) -> dict[str, Any]:
+    """Time and memory; what is relative to plain training is filled in at the end."""
+    steps_per_epoch = run.records / run.sampler.batch_size
+    return {
+        "step_seconds": run.cost.step_seconds,
+        "epoch_seconds": run.cost.step_seconds * steps_per_epoch,
+        "relative_time": None,
+        "memory_bytes": run.cost.memory_bytes,
+        "memory_kind": "compiled program: arguments (data included) and temporaries",
+        "relative_memory": None,
+        "timing_note": "median step of the target's training, compile time apart",
+    }
+
+
+def assembled(
+    ready: Prepared, parts: list[dict[str, Any]], seconds: float
+) -> dict[str, Any]:
+    """The whole of results.json."""
+    config, dataset = ready.config, ready.dataset
+    return {
+        "schema": SCHEMA,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": " ".join(["rpjax", *sys.argv[1:]]),
+        "seed": config.seed,
+        "noise_seed": config.training.noise_seed,
+        "versions": versions(),
+        "device": device(config.training.devices),
+        "config": as_dict(config),
+        "config_hash": config_hash(config),
+        "data": {
+            "name": dataset.name,
+            "source": dataset.source,
+            "classes": dataset.classes,
+            "shape": list(dataset.shape),
+            "pool_records": len(dataset.train),
+            "members": len(ready.training_positions),
+            "non_members": (
+                len(ready.design.non_members) if config.train_on == "members" else 0
+            ),
+            "test_records": len(dataset.test),
+            "data_hash": dataset.data_hash,
+        },
+        "wall_seconds": seconds,
+        "methods": relative(parts),
+    }
+
+
+def time_side_by_side(parts: list[dict[str, Any]], runs: dict[str, Run]) -> None:
+    """Time all methods' steps in turns, so that they share whatever else goes on.
+
+    Needs every target's compiled program, so parts that were picked up from disk keep
+    the times of their own training.
+    """
+    clocks = {name: run.stopwatch for name, run in runs.items()}
+    if len(parts) < 2 or any(clocks.get(p["name"]) is None for p in parts):
+        return
+    costs = {p["name"]: p["cost"] for p in parts}
+    steps = {
+        name: max(1, round(SECONDS_PER_TURN / cost["step_seconds"]))
+        for name, cost in costs.items()
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in costs}
+    for _ in range(TURNS):
+        for name, clock in clocks.items():
+            assert clock is not None
+            count = min(steps[name], runs[name].sampler.block)
+            seconds[name].append(clock(count) / count)
+    for name, cost in costs.items():
+        per_epoch = runs[name].records / runs[name].sampler.batch_size
+        cost["step_seconds"] = statistics.median(seconds[name])
+        cost["epoch_seconds"] = cost["step_seconds"] * per_epoch
+        cost["timing_note"] = (
+            f"median of {TURNS} turns of some {SECONDS_PER_TURN} s, all methods in "
+            "turn in one process, compile time apart"
+        )
+
+
+def relative(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The parts with each cost also relative to plain training's, if it is there."""
+    plain = next((p["cost"] for p in parts if p["name"] == "plain"), None)
+    if plain is None:
+        return parts
+    return [part | {"cost": _relative_cost(part["cost"], plain)} for part in parts]
+
+
+def _relative_cost(cost: dict[str, Any], plain: dict[str, Any]) -> dict[str, Any]:
+    def ratio(name: str) -> float | None:
+        return cost[name] / plain[name] if cost[name] and plain[name] else None
+
+    return cost | {
+        "relative_time": ratio("epoch_seconds"),
+        "relative_memory": ratio("memory_bytes"),
+    }

@@ -1,0 +1,273 @@
+"""The configuration of an experiment: nested frozen dataclasses, to and from YAML.
+
+The command line, a YAML file and a program all build the same objects. A field that is
+None takes the value of its data set's preset (`rpjax.experiments.presets`), and what an
+experiment writes down has no such gaps left.
+"""
+
+import dataclasses
+import hashlib
+import json
+import types
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import tyro
+import yaml
+
+from rpjax.data.membership import Protocol
+from rpjax.errors import InputError
+from rpjax.learners.inputs import Draw
+from rpjax.learners.networks import Combine, Mapping
+from rpjax.models.conv import Convolution
+from rpjax.models.resnet import Norm, Stem
+from rpjax.training.loop import NoiseSeed
+
+named = tyro.conf.arg
+Method = Literal["plain", "strategy1", "strategy2", "ensemble", "dpsgd"]
+METHODS: tuple[Method, ...] = get_args(Method)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which images."""
+
+    name: Annotated[str, named(name="data")] = "digits"
+    """digits (comes along), mnist, cifar10, tfds:NAME, npz:FILE, or a folder of class
+    folders."""
+    dir: Annotated[Path | None, named(name="data-dir")] = None
+    """Folder that holds the files of mnist, or prepared TFDS data sets."""
+    size: Literal["small", "full"] = "small"
+    """small: at most 10,000 training records, so that a laptop can do it; full: all."""
+    train_records: int | None = None
+    """Use so many training records, whatever the size."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The residual network that every method trains."""
+
+    depth: int = 8
+    """8, 20, 26, 32, 44, 56, 110 (CIFAR nets), 18, 34, 50, or that of a wide ResNet."""
+    width: int | None = None
+    """Makes it a wide ResNet, WRN-depth-width."""
+    stem: Stem = "cifar"
+    """imagenet: 7x7 convolution and pooling first, for large images."""
+    norm: Norm = "group"
+    """batch: statistics over the batch; not with DP-SGD."""
+    groups: int = 8
+    """Most groups of the group normalisation."""
+    standardise: bool = False
+    """Weight-standardised convolutions."""
+    skip: bool = True
+    """Identity connections; off for the paper's ablation."""
+    convolution: Convolution = "auto"
+    """How convolutions are computed; auto: im2col on CPU, xla elsewhere."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the activations; parameters are float32."""
+
+
+@dataclass(frozen=True)
+class NoiseConfig:
+    """The noise of residual perturbation."""
+
+    gamma: float | None = None
+    """Strategy I: standard deviation of the noise in each block."""
+    gamma_relative: float | None = None
+    """Strategy II: standard deviation relative to the block's input."""
+    floor: float = 0.1
+    """Strategy II: least magnitude that the noise scales with."""
+    input_noise: float = 0.0
+    """Standard deviation of noise on the input pixels, which lie in [-1, 1]. Only this
+    noise gives a guarantee."""
+    input_bound: float | None = None
+    """Clip images to this l2 norm before the noise."""
+    draw: Draw = "step"
+    """record: one draw per record, kept for the whole training."""
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How the methods other than DP-SGD are trained: SGD, cosine schedule."""
+
+    epochs: float | None = None
+    """Passes over the training records."""
+    batch_size: int | None = None
+    """Records in a step."""
+    learning_rate: float | None = None
+    """At the start; falls to zero along a cosine."""
+    momentum: float = 0.9
+    """Nesterov's."""
+    weight_decay: float = 0.0
+    """Added to the gradient."""
+    crop: int | None = None
+    """Random shifts by up to so many pixels."""
+    flip: bool | None = None
+    """Random mirror images."""
+    devices: int = 1
+    """Devices of this machine that share each batch."""
+    noise_seed: NoiseSeed = "fixed"
+    """secret: noise that a guarantee rests on comes from the operating system and
+    cannot
+    be repeated; fixed: from the seed, for results that repeat exactly."""
+
+
+@dataclass(frozen=True)
+class DPConfig:
+    """How DP-SGD is trained."""
+
+    epsilon: float = 8.0
+    """Privacy target, for adding or removing one record."""
+    delta: float = 1e-5
+    """Privacy target; also where residual perturbation's epsilon is stated."""
+    clip_norm: float = 1.0
+    """l2 norm to which each record's gradient is clipped."""
+    noise_multiplier: float | None = None
+    """Noise over clip norm; left out, it is found from epsilon and delta."""
+    epochs: Annotated[float | None, named(name="dp-epochs")] = None
+    """Passes over the training records, on average."""
+    batch_size: Annotated[int | None, named(name="dp-batch-size")] = None
+    """Expected records in a step."""
+    learning_rate: Annotated[float | None, named(name="dp-learning-rate")] = None
+    """At the start; falls to zero along a cosine."""
+    microbatch: int | None = None
+    """Records whose gradients are in memory at once; left out: all."""
+
+
+@dataclass(frozen=True)
+class EnsembleConfig:
+    """The ensemble of Strategy I nets."""
+
+    members: int = 5
+    """How many."""
+    joint: bool = False
+    """Train them as one averaged net (EnResNet) and not each for itself."""
+    combine: Combine = "probabilities"
+    """What is averaged for an answer."""
+    mapping: Mapping = "auto"
+    """How members run on one device; auto: what measured fastest there."""
+
+
+@dataclass(frozen=True)
+class AttackConfig:
+    """What the attacker may do."""
+
+    shadows: int | None = None
+    """Shadow models for each method."""
+    protocol: Protocol = "halves"
+    """Who trains on what. halves: target and shadows each on a random half of the
+    records; quarters: the paper's four disjoint parts."""
+    draws: int = 1
+    """Noisy answers per record, averaged, in the deployed query."""
+
+
+@dataclass(frozen=True)
+class ExperimentConfig:
+    """Everything that a comparison is a function of."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    noise: NoiseConfig = field(default_factory=NoiseConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    dp: DPConfig = field(default_factory=DPConfig)
+    ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
+    attack: AttackConfig = field(default_factory=AttackConfig)
+    methods: tuple[Method, ...] = METHODS
+    """Which methods, in this order."""
+    train_on: Literal["members", "all"] = "members"
+    """members: the part that the attacks need, so that there are non-members; all:
+    every
+    training record, which leaves nothing to attack with."""
+    seed: int = 0
+    """Of initialisation, order, augmentation, splits, queries."""
+
+
+def as_dict(config: Any) -> dict[str, Any]:
+    """The configuration as plain JSON and YAML values."""
+    values: dict[str, Any] = json.loads(
+        json.dumps(dataclasses.asdict(config), default=str)
+    )
+    return values
+
+
+def config_hash(config: Any) -> str:
+    """A name for the configuration: "sha256:" and 64 hexadecimal digits."""
+    text = json.dumps(as_dict(config), sort_keys=True)
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+
+def to_yaml(config: Any) -> str:
+    """The configuration as YAML, in the order of its fields."""
+    return yaml.safe_dump(as_dict(config), sort_keys=False, allow_unicode=True)
+
+
+def from_yaml(text: str, kind: type = ExperimentConfig) -> Any:
+    """The configuration in `text`; what it leaves out keeps its default.
+
+    Raises:
+        InputError: no mapping, an unknown field, or a value of another type.
+    """
+    try:
+        values = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise InputError(f"config: not YAML ({str(error).splitlines()[0]})") from error
+    return _built(kind, values, "config")
+
+
+def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """The dotted names of fields in which two configurations differ."""
+    ours, theirs = dict(_leaves(one)), dict(_leaves(other))
+    names = sorted(ours.keys() | theirs.keys())
+    return [n for n in names if ours.get(n, "") != theirs.get(n, "")]
+
+
+def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def _built(kind: type, values: Any, where: str) -> Any:
+    """A dataclass from a mapping, every field checked against its annotation."""
+    if not isinstance(values, dict):
+        raise InputError(f"{where} is {values!r}; it must be a mapping of fields")
+    hints = get_type_hints(kind)
+    unknown = sorted(set(values) - set(hints))
+    if unknown:
+        raise InputError(
+            f"{where}.{unknown[0]} is not a field; known: {', '.join(hints)}"
+        )
+    return kind(**{n: _value(hints[n], v, f"{where}.{n}") for n, v in values.items()})
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return _built(hint, value, where)  # type: ignore[arg-type]
+    origin, args = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        if value is None:
+            return None
+        return _value(next(a for a in args if a is not type(None)), value, where)
+    if origin is Literal:
+        if value not in args:
+            allowed = ", ".join(map(str, args))
+            raise InputError(f"{where} is {value!r}; it is one of {allowed}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise InputError(f"{where} is {value!r}; it must be a list")
+        return tuple(_value(args[0], v, f"{where}[{i}]") for i, v in enumerate(value))
+    if hint is Path:
+        return Path(str(value))
+    if hint is float and isinstance(value, int | str) and not isinstance(value, bool):
+        try:
+            return float(value)  # YAML reads 1e-5 as text
+        except ValueError:
+            pass
+    if type(value) is not hint:
+        raise InputError(f"{where} is {value!r}; it must be of type {hint.__name__}")
+    return value

@@ -1,0 +1,142 @@
+"""The folder of an experiment: written so that nothing is ever half there.
+
+``config.yaml`` names the experiment; ``methods/NAME.json`` and ``.npz`` hold each
+finished part; ``checkpoints/`` what a resumed one goes on from; ``results.json`` all of
+it, once everything is done. Each file is written under another name and then renamed.
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from rpjax.errors import InputError
+from rpjax.experiments.config import (
+    ExperimentConfig,
+    as_dict,
+    differences,
+    from_yaml,
+    to_yaml,
+)
+
+OURS = (
+    *("config.yaml", "methods", "checkpoints", "results.json"),
+    *("figures", "report.html", "report.md"),
+)
+
+
+class RunFolder:
+    """The files of one experiment."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def start(
+        cls,
+        path: Path,
+        config: ExperimentConfig,
+        *,
+        resume: bool = False,
+        overwrite: bool = False,
+    ) -> "RunFolder":
+        """A folder for `config`: new, emptied, or the same experiment's again."""
+        folder = cls(path)
+        folder.check(resume=resume, overwrite=overwrite)
+        if resume and (path / "config.yaml").exists():
+            changed = differences(as_dict(folder.config()), as_dict(config))
+            if changed:
+                raise InputError(
+                    f"{changed[0]} differs from the run in {path}; resume with the "
+                    "same configuration, or name a new folder"
+                )
+        if overwrite:
+            folder._clear()
+        path.mkdir(parents=True, exist_ok=True)
+        write_text(path / "config.yaml", to_yaml(config))
+        return folder
+
+    def check(self, *, resume: bool, overwrite: bool) -> None:
+        """Refuse a folder that holds something else, before anything is touched."""
+        if resume and overwrite:
+            raise InputError("resume and overwrite are both on; choose one")
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError(f"out is {self.path}, which is a file; name a folder")
+        if not self.path.exists() or not any(self.path.iterdir()):
+            return
+        if not (self.path / "config.yaml").exists():
+            raise InputError(
+                f"out is {self.path}, which holds files of something else; "
+                "name a new folder"
+            )
+        if not (resume or overwrite):
+            raise InputError(
+                f"out is {self.path}, which holds another run; go on with --resume, "
+                "replace it with --overwrite, or name a new folder"
+            )
+
+    def config(self) -> ExperimentConfig:
+        """The configuration of the run in this folder."""
+        file = self.path / "config.yaml"
+        if not file.exists():
+            raise InputError(f"{self.path} holds no run (no config.yaml)")
+        config: ExperimentConfig = from_yaml(file.read_text())
+        return config
+
+    def checkpoints(self, name: str) -> Path:
+        """Where the training `name` keeps its checkpoints."""
+        return self.path / "checkpoints" / name
+
+    def finished(self, name: str) -> dict[str, Any] | None:
+        """The part `name`, if it is there already."""
+        file = self.path / "methods" / f"{name}.json"
+        return json.loads(file.read_text()) if file.exists() else None
+
+    def finish(
+        self, name: str, part: dict[str, Any], arrays: dict[str, np.ndarray]
+    ) -> None:
+        """Keep the part `name` and the arrays that its figures come from."""
+        (self.path / "methods").mkdir(exist_ok=True)
+        file = self.path / "methods" / f"{name}.npz"
+        temporary = file.with_suffix(".tmp.npz")
+        np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
+        os.replace(temporary, file)
+        write_json(self.path / "methods" / f"{name}.json", part)
+
+    def _clear(self) -> None:
+        for name in OURS:
+            target = self.path / name
+            if target.is_dir():
+                shutil.rmtree(target)
+            elif target.exists():
+                target.unlink()
+
+
+def read_config(file: Path) -> ExperimentConfig:
+    """The configuration in a YAML file."""
+    if not file.is_file():
+        raise InputError(f"config is {file}; there is no such file")
+    try:
+        config: ExperimentConfig = from_yaml(file.read_text())
+    except UnicodeDecodeError as error:
+        raise InputError(f"config is {file}; it is not a text file") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"config is {file}; it is not YAML") from error
+    return config
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON all at once; NaN and infinity are refused."""
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
+    write_text(path, text + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file all at once."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
