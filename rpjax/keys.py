@@ -5,9 +5,9 @@ the step by its counter, the record by its id (`per_record`) and the member by i
 number (`member`), so no key is ever handed on from step to step: a resumed run, another
 batch composition or another number of devices draws exactly the same numbers.
 
-Noise that a guarantee rests on does not hang on the root key: it comes from 256 bits of
-its own (`fresh_secret`), drawn from the operating system unless a run is to be
-repeated.
+What a guarantee rests on, noise and who is sampled, does not hang on the root key: it
+comes from 256 bits of its own (`fresh_secret`), drawn from the operating system unless
+a run is to be repeated.
 """
 
 import hashlib

@@ -4,8 +4,24 @@ from rpjax.attacks.attack import Asked, Attack, Exposure, run
 from rpjax.attacks.baselines import CONFIDENCE, LOSS, MODIFIED_ENTROPY
 from rpjax.attacks.salem import SALEM
 from rpjax.attacks.shadows import Bank, ask_target, shadows
+from rpjax.data.records import Records
+from rpjax.training import Query, Run
 
 ATTACKS = {a.name: a for a in (LOSS, CONFIDENCE, MODIFIED_ENTROPY, SALEM)}
+
+
+def expose(
+    target: Run, bank: Bank, pool: Records, query: Query | None = None, seed: int = 0
+) -> dict[str, Exposure]:
+    """What each attack learns of `target`, asked like the shadow models in `bank`.
+
+    pool: the records that the bank's design counts in; query: as deployed by default.
+    """
+    query = query or Query()
+    known = bank.asked(pool, query)
+    asked = ask_target(target, pool, bank.design, query)
+    return {n: run(attack, known, asked, seed) for n, attack in ATTACKS.items()}
+
 
 __all__ = [
     "ATTACKS",
@@ -18,6 +34,7 @@ __all__ = [
     "Bank",
     "Exposure",
     "ask_target",
+    "expose",
     "run",
     "shadows",
 ]

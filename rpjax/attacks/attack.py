@@ -114,4 +114,5 @@ def best_threshold(scores: np.ndarray, member: Bool[np.ndarray, " n"]) -> float:
     from sklearn.metrics import roc_curve  # slow to import
 
     fpr, tpr, thresholds = roc_curve(member, scores, drop_intermediate=False)
-    return float(thresholds[np.argmax(tpr - fpr)])
+    # the first is infinite and says "member" of nobody: no score can be measured by it
+    return float(thresholds[1:][np.argmax((tpr - fpr)[1:])])

@@ -33,8 +33,7 @@ def _per_class(
     for label in np.unique(shadows.labels):
         own = shadows.labels == label
         if shadows.member[own].any() and not shadows.member[own].all():
-            found = best_threshold(known[own], shadows.member[own])
-            thresholds[label] = found if np.isfinite(found) else overall
+            thresholds[label] = best_threshold(known[own], shadows.member[own])
     return known - thresholds[shadows.labels], scores - thresholds[target.labels]
 
 

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 from rpjax.attacks.attack import Asked
 from rpjax.data.membership import Design
 from rpjax.data.records import Records
+from rpjax.errors import InputError
 from rpjax.learners import Learner, side_by_side
 from rpjax.training import Query, Run, answers, fit
 
@@ -61,6 +62,11 @@ def pooled(
     outside: np.ndarray,
 ) -> Asked:
     """One model's answers on its members, then on its non-members."""
+    if np.isnan(log_probs).any():
+        raise InputError(
+            "the model's answers hold NaN, its training diverged; "
+            "train it with a smaller learning rate"
+        )
     where = np.concatenate([inside, outside])
     member: Bool[np.ndarray, " n"] = np.arange(len(where)) < len(inside)
     return Asked(log_probs[where], pool.labels[where], member)

@@ -20,14 +20,21 @@ from rpjax.experiments import (
     revisit,
     to_yaml,
 )
-from rpjax.experiments.config import Method
+from rpjax.experiments.checks import check
+from rpjax.experiments.config import METHODS, Method, TrainingConfig
 from rpjax.experiments.methods import plan
 from rpjax.experiments.presets import COMMON, MNIST, NATURAL, fill
 from rpjax.experiments.runs import write_text
-from rpjax.training import Query
 
 Flat = tyro.conf.OmitArgPrefixes
 Folder = tyro.conf.Positional[Path]
+
+
+def _to_be_released() -> ExperimentConfig:
+    """Trained on everything, with noise that nobody can repeat."""
+    return ExperimentConfig(
+        train_on="all", training=TrainingConfig(noise_seed="secret")
+    )
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,8 @@ class Compare:
     train the same network on the same records. Shadow-model and threshold attacks then
     try to tell who was in the training set. Results go to results.json, and from there
     to report.html, report.md and figures.
+
+    --config FILE takes options from a YAML file; those beside it come on top.
     """
 
     config: ExperimentConfig = field(default_factory=ExperimentConfig)
@@ -53,11 +62,12 @@ class Compare:
 
 @dataclass(frozen=True)
 class Train:
-    """Train by one method, and keep checkpoints and results in a folder."""
+    """Train by one method, and keep checkpoints and results in a folder.
 
-    config: ExperimentConfig = field(
-        default_factory=lambda: ExperimentConfig(train_on="all")
-    )
+    --config FILE takes options from a YAML file; those beside it come on top.
+    """
+
+    config: ExperimentConfig = field(default_factory=_to_be_released)
     method: Method = "strategy1"
     """By which method."""
     out: Path = Path("out")
@@ -76,8 +86,8 @@ class Evaluate:
     """Folder of a finished `rpjax train` or `rpjax compare`."""
     noise: bool = True
     """Ask with the forward noise on, as trained; off needs the weights."""
-    draws: int = 1
-    """Noisy answers per record whose probabilities are averaged."""
+    draws: int | None = None
+    """Noisy answers per record, averaged; left out: as many as the run has."""
 
 
 @dataclass(frozen=True)
@@ -88,17 +98,18 @@ class Attack:
     """Folder of a finished `rpjax compare`, or `rpjax train --train-on members`."""
     shadows: int | None = None
     """Shadow models for each method; left out: as many as the run has."""
-    draws: int = 1
-    """Noisy answers per record, averaged, that the deployed model gives."""
+    draws: int | None = None
+    """Noisy answers per record, averaged; left out: as many as the run has."""
 
 
 @dataclass(frozen=True)
 class Account:
-    """Print what each method's training would guarantee, without training."""
+    """Print what each method's training would guarantee, without training.
 
-    config: ExperimentConfig = field(
-        default_factory=lambda: ExperimentConfig(train_on="all")
-    )
+    --config FILE takes options from a YAML file; those beside it come on top.
+    """
+
+    config: ExperimentConfig = field(default_factory=_to_be_released)
     records: int | None = None
     """As if there were so many training records; no data are loaded then."""
     shape: tuple[int, int, int] = (32, 32, 3)
@@ -129,11 +140,16 @@ def _with_file(kind: type, argv: list[str]) -> tuple[list[str], Any]:
     for position, word in enumerate(argv):
         if word == "--config" and position + 1 < len(argv):
             rest = argv[:position] + argv[position + 2 :]
-            return rest, kind(config=read_config(Path(argv[position + 1])))
+            return rest, _from_file(kind, Path(argv[position + 1]))
         if word.startswith("--config="):
             rest = argv[:position] + argv[position + 1 :]
-            return rest, kind(config=read_config(Path(word.partition("=")[2])))
+            return rest, _from_file(kind, Path(word.partition("=")[2]))
     return argv, None
+
+
+def _from_file(kind: Any, file: Path) -> Any:
+    """The options with the file's values; what it leaves out is the command's."""
+    return kind(config=read_config(file, kind().config))
 
 
 def _compare(options: Compare, console: Console) -> None:
@@ -158,6 +174,11 @@ def _compare(options: Compare, console: Console) -> None:
 
 
 def _train(options: Train, console: Console) -> None:
+    named = options.config.methods
+    if named not in (METHODS, (options.method,)):
+        raise InputError(
+            f"methods is {', '.join(named) or 'empty'}; train takes one, by --method"
+        )
     config = dataclasses.replace(options.config, methods=(options.method,))
     results = compare(
         config,
@@ -170,9 +191,9 @@ def _train(options: Train, console: Console) -> None:
 
 
 def _evaluate(options: Evaluate, console: Console) -> None:
-    query = Query(noise=options.noise, draws=options.draws)
     table = Table("Method", "Test accuracy", "Training accuracy", "Gap")
-    for label, found in revisit.evaluate(options.run, query, console).items():
+    accuracies = revisit.evaluate(options.run, console, options.noise, options.draws)
+    for label, found in accuracies.items():
         names = ("test_accuracy", "train_accuracy", "generalization_gap")
         table.add_row(label, *(_percent(found[name]) for name in names))
     console.print(table)
@@ -190,15 +211,16 @@ def _account(options: Account, console: Console) -> None:
     else:
         if options.records < 1:
             raise InputError(f"records is {options.records}; it must be >= 1")
+        check(options.config)
         shape = options.shape
         defaults = MNIST if shape[-1] == 1 else NATURAL
         config = fill(options.config, defaults, COMMON)
         plans = tuple(
             plan(config, name, 10, options.records) for name in config.methods
         )
-    for each in plans:
-        console.print(f"{each.label}", style="bold")
-        console.print(str(each.guarantee(shape)), highlight=False)
+    for label, proved in [(each.label, each.guarantee(shape)) for each in plans]:
+        console.print(label, style="bold")
+        console.print(str(proved), highlight=False)
         console.print()
 
 

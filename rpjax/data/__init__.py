@@ -1,6 +1,19 @@
-"""Image data on the host: where records come from, each with an id that it keeps."""
+"""Image data: where records come from, who trains on them, how batches are drawn."""
 
+from rpjax.data.augmentation import Augmentation
+from rpjax.data.membership import Design, design
 from rpjax.data.records import Dataset, Records
+from rpjax.data.sampling import Sampler, poisson, shuffled
 from rpjax.data.sources import load
 
-__all__ = ["Dataset", "Records", "load"]
+__all__ = [
+    "Augmentation",
+    "Dataset",
+    "Design",
+    "Records",
+    "Sampler",
+    "design",
+    "load",
+    "poisson",
+    "shuffled",
+]

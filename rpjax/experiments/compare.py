@@ -22,6 +22,7 @@ from rpjax.attacks import Bank
 from rpjax.data import Dataset, load
 from rpjax.data.membership import Design, design
 from rpjax.errors import InputError
+from rpjax.experiments.checks import check, check_crop
 from rpjax.experiments.config import ExperimentConfig, as_dict, config_hash
 from rpjax.experiments.environment import device, versions
 from rpjax.experiments.methods import Plan, plan
@@ -54,10 +55,10 @@ class Prepared(NamedTuple):
 
 def prepare(config: ExperimentConfig) -> Prepared:
     """Load the data, fill in the preset and build every learner, or refuse."""
-    if not config.methods:
-        raise InputError("methods is empty; name at least one")
+    check(config)
     dataset = sized(config, load(config.data.name, config.data.dir))
     config = resolved(config, dataset)
+    check_crop(config, dataset)
     shadows = config.attack.shadows
     if shadows is None or shadows < 1:
         raise InputError(f"shadows is {shadows}; the attacks need at least 1")
@@ -125,7 +126,7 @@ def start(
 def target(ready: Prepared, each: Plan, folder: RunFolder, console: Console) -> Run:
     """Train a method's target, or pick it up where it was left."""
     with reporter("    target ", console) as report:
-        return fit(
+        run = fit(
             each.learner,
             ready.dataset.train,
             lists=ready.training_positions,
@@ -133,6 +134,7 @@ def target(ready: Prepared, each: Plan, folder: RunFolder, console: Console) -> 
             checkpoints=folder.checkpoints(each.name),
             **_training(ready, each),
         )
+    return converged(run, each)
 
 
 def shadow_bank(
@@ -141,7 +143,7 @@ def shadow_bank(
     """Train a method's shadow models, or pick them up."""
     count = len(ready.design.shadow_members)
     with reporter("    shadows", console) as report:
-        return attacks.shadows(
+        bank = attacks.shadows(
             each.learner,
             ready.dataset.train,
             ready.design,
@@ -149,6 +151,20 @@ def shadow_bank(
             checkpoints=folder.checkpoints(f"{each.name}-{count}-shadows"),
             **_training(ready, each),
         )
+    converged(bank.run, each)
+    return bank
+
+
+def converged(run: Run, each: Plan) -> Run:
+    """The run, unless it left numbers that no figure can be computed from."""
+    leaves = [*jax.tree.leaves(run.state.params), np.array(run.history["loss"])]
+    if all(np.isfinite(leaf).all() for leaf in map(np.asarray, leaves)):
+        return run
+    rate = "dp.learning_rate" if each.name == "dpsgd" else "training.learning_rate"
+    raise InputError(
+        f"{rate} is too large: {each.label} diverged to numbers that are not finite; "
+        "start with a smaller one and --overwrite"
+    )
 
 
 def _training(ready: Prepared, each: Plan) -> dict[str, Any]:
@@ -195,14 +211,9 @@ def exposed(
     parts, scores = [], {}
     for query in queries:
         threat = query.threat if noisy else "T1"
-        shadows = bank.asked(ready.dataset.train, query)
-        target = attacks.ask_target(run, ready.dataset.train, ready.design, query)
-        found = [
-            attacks.run(attack, shadows, target, ready.config.seed)
-            for attack in attacks.ATTACKS.values()
-        ]
-        for exposure in found:
-            prefix = f"{threat}_{exposure.name}"
+        found = attacks.expose(run, bank, ready.dataset.train, query, ready.config.seed)
+        for name, exposure in found.items():
+            prefix = f"{threat}_{name}"
             scores[f"{prefix}_members"] = exposure.member_scores
             scores[f"{prefix}_non_members"] = exposure.non_member_scores
         parts.append(
@@ -211,7 +222,7 @@ def exposed(
                 "query": query.described(noisy),
                 "members": len(ready.design.members),
                 "non_members": len(ready.design.non_members),
-                "attacks": [exposure.as_dict() for exposure in found],
+                "attacks": [exposure.as_dict() for exposure in found.values()],
             }
         )
     return parts, scores
@@ -260,11 +271,15 @@ def training_facts(run: Run) -> dict[str, Any]:
 
 
 def cost_facts(run: Run) -> dict[str, Any]:
-    """Time and memory; what is relative to plain training is filled in at the end."""
+    """Time and memory; what is relative to plain training is filled in at the end.
+
+    A run that was only picked up from its last checkpoint has taken no step to time.
+    """
     steps_per_epoch = run.records / run.sampler.batch_size
+    seconds = None if run.stopwatch is None else run.cost.step_seconds
     return {
-        "step_seconds": run.cost.step_seconds,
-        "epoch_seconds": run.cost.step_seconds * steps_per_epoch,
+        "step_seconds": seconds,
+        "epoch_seconds": seconds and seconds * steps_per_epoch,
         "relative_time": None,
         "memory_bytes": run.cost.memory_bytes,
         "memory_kind": "compiled program: arguments (data included) and temporaries",

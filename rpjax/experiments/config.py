@@ -35,8 +35,7 @@ class DataConfig:
     """Which images."""
 
     name: Annotated[str, named(name="data")] = "digits"
-    """digits (comes along), mnist, cifar10, tfds:NAME, npz:FILE, or a folder of class
-    folders."""
+    """digits (comes along), mnist, cifar10, tfds:NAME, npz:FILE, folder:FOLDER."""
     dir: Annotated[Path | None, named(name="data-dir")] = None
     """Folder that holds the files of mnist, or prepared TFDS data sets."""
     size: Literal["small", "full"] = "small"
@@ -80,8 +79,7 @@ class NoiseConfig:
     floor: float = 0.1
     """Strategy II: least magnitude that the noise scales with."""
     input_noise: float = 0.0
-    """Standard deviation of noise on the input pixels, which lie in [-1, 1]. Only this
-    noise gives a guarantee."""
+    """Its standard deviation; pixels lie in [-1, 1]. This alone gives a guarantee."""
     input_bound: float | None = None
     """Clip images to this l2 norm before the noise."""
     draw: Draw = "step"
@@ -109,9 +107,7 @@ class TrainingConfig:
     devices: int = 1
     """Devices of this machine that share each batch."""
     noise_seed: NoiseSeed = "fixed"
-    """secret: noise that a guarantee rests on comes from the operating system and
-    cannot
-    be repeated; fixed: from the seed, for results that repeat exactly."""
+    """secret: private noise from the operating system; fixed: repeatable, from seed."""
 
 
 @dataclass(frozen=True)
@@ -157,8 +153,7 @@ class AttackConfig:
     shadows: int | None = None
     """Shadow models for each method."""
     protocol: Protocol = "halves"
-    """Who trains on what. halves: target and shadows each on a random half of the
-    records; quarters: the paper's four disjoint parts."""
+    """halves: each on a random half of the records; quarters: four disjoint parts."""
     draws: int = 1
     """Noisy answers per record, averaged, in the deployed query."""
 
@@ -177,9 +172,7 @@ class ExperimentConfig:
     methods: tuple[Method, ...] = METHODS
     """Which methods, in this order."""
     train_on: Literal["members", "all"] = "members"
-    """members: the part that the attacks need, so that there are non-members; all:
-    every
-    training record, which leaves nothing to attack with."""
+    """members: the attacks' part of the training records; all: no one to attack."""
     seed: int = 0
     """Of initialisation, order, augmentation, splits, queries."""
 
@@ -203,17 +196,18 @@ def to_yaml(config: Any) -> str:
     return yaml.safe_dump(as_dict(config), sort_keys=False, allow_unicode=True)
 
 
-def from_yaml(text: str, kind: type = ExperimentConfig) -> Any:
-    """The configuration in `text`; what it leaves out keeps its default.
+def from_yaml(text: str, base: Any = None) -> Any:
+    """The configuration in `text`; what it leaves out is as in `base`, or the default.
 
     Raises:
         InputError: no mapping, an unknown field, or a value of another type.
     """
     try:
-        values = yaml.safe_load(text) or {}
+        values = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise InputError(f"config: not YAML ({str(error).splitlines()[0]})") from error
-    return _built(kind, values, "config")
+    base = ExperimentConfig() if base is None else base
+    return base if values is None else _built(base, values, "config")
 
 
 def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
@@ -231,22 +225,26 @@ def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield prefix + name, value
 
 
-def _built(kind: type, values: Any, where: str) -> Any:
-    """A dataclass from a mapping, every field checked against its annotation."""
+def _built(base: Any, values: Any, where: str) -> Any:
+    """`base` with a mapping's values, each checked against its field's annotation."""
     if not isinstance(values, dict):
         raise InputError(f"{where} is {values!r}; it must be a mapping of fields")
-    hints = get_type_hints(kind)
-    unknown = sorted(set(values) - set(hints))
+    hints = get_type_hints(type(base))
+    unknown = [name for name in values if name not in hints]
     if unknown:
         raise InputError(
             f"{where}.{unknown[0]} is not a field; known: {', '.join(hints)}"
         )
-    return kind(**{n: _value(hints[n], v, f"{where}.{n}") for n, v in values.items()})
+    checked = {
+        name: _value(hints[name], value, f"{where}.{name}", getattr(base, name))
+        for name, value in values.items()
+    }
+    return dataclasses.replace(base, **checked)
 
 
-def _value(hint: Any, value: Any, where: str) -> Any:
+def _value(hint: Any, value: Any, where: str, base: Any = None) -> Any:
     if dataclasses.is_dataclass(hint):
-        return _built(hint, value, where)  # type: ignore[arg-type]
+        return _built(base, value, where)
     origin, args = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         if value is None:
@@ -261,8 +259,8 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         if not isinstance(value, list):
             raise InputError(f"{where} is {value!r}; it must be a list")
         return tuple(_value(args[0], v, f"{where}[{i}]") for i, v in enumerate(value))
-    if hint is Path:
-        return Path(str(value))
+    if hint is Path and isinstance(value, str):
+        return Path(value)
     if hint is float and isinstance(value, int | str) and not isinstance(value, bool):
         try:
             return float(value)  # YAML reads 1e-5 as text

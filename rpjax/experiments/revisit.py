@@ -5,10 +5,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from rpjax.data.membership import design
 from rpjax.errors import InputError
+from rpjax.experiments.checks import check
 from rpjax.experiments.compare import (
     Prepared,
     exposed,
@@ -17,6 +19,7 @@ from rpjax.experiments.compare import (
     target,
     utility,
 )
+from rpjax.experiments.config import as_dict, config_hash
 from rpjax.experiments.runs import RunFolder, write_json
 from rpjax.training import Query
 
@@ -34,9 +37,16 @@ def opened(out: Path) -> tuple[Prepared, RunFolder]:
     return ready, folder
 
 
-def evaluate(out: Path, query: Query, console: Console) -> dict[str, dict[str, Any]]:
-    """Accuracies of every method in the folder, asked by `query`."""
+def evaluate(
+    out: Path, console: Console, noise: bool = True, draws: int | None = None
+) -> dict[str, dict[str, Any]]:
+    """Accuracies of every method in the folder.
+
+    noise: see `rpjax.training.Query`, as is draws; None is as many as the run has.
+    """
     ready, folder = opened(out)
+    draws = ready.config.attack.draws if draws is None else draws
+    query = Query(noise=noise, draws=draws)
     return {
         each.label: utility(ready, target(ready, each, folder, console), query)
         for each in ready.plans
@@ -44,35 +54,52 @@ def evaluate(out: Path, query: Query, console: Console) -> dict[str, dict[str, A
 
 
 def attack(
-    out: Path, console: Console, shadows: int | None = None, draws: int = 1
+    out: Path, console: Console, shadows: int | None = None, draws: int | None = None
 ) -> dict[str, Any]:
     """Attack every method in the folder anew, and put the findings in results.json.
 
     shadows: how many shadow models; None keeps the run's number, already trained.
-    draws: noisy answers per record, averaged, in the deployed query.
+    draws: noisy answers per record, averaged, in the deployed query; None likewise.
+
+    The folder's configuration then names these attacks, and what it held of others is
+    replaced once all are through.
     """
     ready, folder = opened(out)
+    results = finished(out)
     if ready.config.train_on == "all":
         raise InputError(
             f"{out} was trained on all records, which leaves no non-members; "
             "train it with --train-on members"
         )
     options = ready.config.attack
-    options = dataclasses.replace(
-        options, draws=draws, shadows=options.shadows if shadows is None else shadows
-    )
+    asked = {"shadows": shadows, "draws": draws}
+    given: dict[str, Any] = {n: v for n, v in asked.items() if v is not None}
+    options = dataclasses.replace(options, **given)
+    config = dataclasses.replace(ready.config, attack=options)
+    check(config)
     if options.shadows is None or options.shadows < 1:
         raise InputError(f"shadows is {options.shadows}; the attacks need at least 1")
-    config = dataclasses.replace(ready.config, attack=options)
     pool = len(ready.dataset.train)
     membership = design(pool, options.shadows, config.seed, options.protocol)
     ready = ready._replace(config=config, design=membership)
-    results: dict[str, Any] = json.loads((out / "results.json").read_text())
+    scores: dict[str, dict[str, np.ndarray]] = {}
     for each, part in zip(ready.plans, results["methods"], strict=True):
         console.print(each.label, style="bold")
         run = target(ready, each, folder, console)
         bank = shadow_bank(ready, each, folder, console)
-        part["exposure"], scores = exposed(ready, run, bank)
-        folder.finish(each.name, part, scores)
+        part["exposure"], scores[each.name] = exposed(ready, run, bank)
+    results |= {"config": as_dict(config), "config_hash": config_hash(config)}
+    folder.configure(config)
+    for part in results["methods"]:
+        folder.finish(part["name"], part, scores[part["name"]])
     write_json(out / "results.json", results)
+    return results
+
+
+def finished(out: Path) -> dict[str, Any]:
+    """The results in a folder."""
+    file = out / "results.json"
+    if not file.is_file():
+        raise InputError(f"{out} holds no results.json; finish the run with --resume")
+    results: dict[str, Any] = json.loads(file.read_text())
     return results

@@ -3,6 +3,7 @@
 ``config.yaml`` names the experiment; ``methods/NAME.json`` and ``.npz`` hold each
 finished part; ``checkpoints/`` what a resumed one goes on from; ``results.json`` all of
 it, once everything is done. Each file is written under another name and then renamed.
+Files that rpjax did not write stay where they are, whatever is replaced.
 """
 
 import json
@@ -12,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from rpjax.errors import InputError
 from rpjax.experiments.config import (
+    METHODS,
     ExperimentConfig,
     as_dict,
     differences,
@@ -23,9 +24,18 @@ from rpjax.experiments.config import (
     to_yaml,
 )
 
-OURS = (
-    *("config.yaml", "methods", "checkpoints", "results.json"),
-    *("figures", "report.html", "report.md"),
+MARK = "# the configuration of an rpjax run\n"
+REPORT = (
+    *("report.html", "report.md"),
+    *(f"figures/{name}.*" for name in ("tradeoff", "roc", "training", "cost")),
+)
+PARTS = tuple(
+    f"{folder}/{method}{kind}"
+    for method in METHODS
+    for folder, kind in (
+        *(("methods", ".json"), ("methods", ".npz")),
+        *(("checkpoints", ""), ("checkpoints", "-*-shadows")),
+    )
 )
 
 
@@ -57,7 +67,7 @@ class RunFolder:
         if overwrite:
             folder._clear()
         path.mkdir(parents=True, exist_ok=True)
-        write_text(path / "config.yaml", to_yaml(config))
+        folder.configure(config)
         return folder
 
     def check(self, *, resume: bool, overwrite: bool) -> None:
@@ -68,7 +78,8 @@ class RunFolder:
             raise InputError(f"out is {self.path}, which is a file; name a folder")
         if not self.path.exists() or not any(self.path.iterdir()):
             return
-        if not (self.path / "config.yaml").exists():
+        file = self.path / "config.yaml"
+        if not (file.is_file() and file.read_bytes().startswith(MARK.encode())):
             raise InputError(
                 f"out is {self.path}, which holds files of something else; "
                 "name a new folder"
@@ -84,8 +95,11 @@ class RunFolder:
         file = self.path / "config.yaml"
         if not file.exists():
             raise InputError(f"{self.path} holds no run (no config.yaml)")
-        config: ExperimentConfig = from_yaml(file.read_text())
-        return config
+        return read_config(file)
+
+    def configure(self, config: ExperimentConfig) -> None:
+        """Name the experiment that is in this folder."""
+        write_text(self.path / "config.yaml", MARK + to_yaml(config))
 
     def checkpoints(self, name: str) -> Path:
         """Where the training `name` keeps its checkpoints."""
@@ -108,24 +122,23 @@ class RunFolder:
         write_json(self.path / "methods" / f"{name}.json", part)
 
     def _clear(self) -> None:
-        for name in OURS:
-            target = self.path / name
-            if target.is_dir():
-                shutil.rmtree(target)
-            elif target.exists():
-                target.unlink()
+        """Remove what a run leaves, by name; config.yaml stays, to be replaced."""
+        for pattern in ("results.json", *REPORT, *PARTS):
+            for target in self.path.glob(pattern):
+                if target.is_dir():
+                    shutil.rmtree(target)
+                else:
+                    target.unlink()
 
 
-def read_config(file: Path) -> ExperimentConfig:
-    """The configuration in a YAML file."""
+def read_config(file: Path, base: ExperimentConfig | None = None) -> ExperimentConfig:
+    """The configuration in a YAML file; what it leaves out is as in `base`."""
     if not file.is_file():
         raise InputError(f"config is {file}; there is no such file")
     try:
-        config: ExperimentConfig = from_yaml(file.read_text())
+        config: ExperimentConfig = from_yaml(file.read_text("utf-8"), base)
     except UnicodeDecodeError as error:
         raise InputError(f"config is {file}; it is not a text file") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"config is {file}; it is not YAML") from error
     return config
 
 

@@ -40,8 +40,9 @@ class State(NamedTuple):
     params: float32 parameters.
     stats: running statistics (BatchNorm's), else empty.
     opt_state: the optimiser's state.
-    secret: 256 bits from which all training noise comes, uint32 (8,): from the root
-        key by `init`, replaced by fresh ones where a guarantee rests on them (`fit`).
+    secret: 256 bits from which all training noise and the coins of Poisson sampling
+        come, uint32 (8,): from the root key by `init`, replaced by fresh ones where a
+        guarantee rests on them (`fit`).
     """
 
     step: Array
@@ -57,6 +58,7 @@ class Mechanism:
 
     kind: "dpsgd", or "forward" where all the noise is in the forward pass (or absent).
     members: models that are trained on the same records and released together.
+    shared_input: whether all of them read one and the same noisy copy of a record.
     The other fields: see `rpjax.learners.supervised` and `rpjax.learners.dpsgd`.
     """
 
@@ -68,6 +70,7 @@ class Mechanism:
     pixel_range: tuple[float, float] = (-1.0, 1.0)
     draw: Literal["step", "record"] = "step"
     members: int = 1
+    shared_input: bool = False
     batch_norm: bool = False
     clip_norm: float | None = None
     noise_multiplier: float | None = None

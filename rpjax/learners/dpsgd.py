@@ -135,18 +135,11 @@ def clipped_sum(
         if microbatch is None or count <= microbatch:
             return all_at_once(params, records, valid)
         chunks = -(-count // microbatch)
-        padding = chunks * microbatch - count
+        # padding repeats records, and counts as invalid
+        positions = jnp.arange(chunks * microbatch) % count
 
         def chunked(leaf: Array) -> Array:
-            # padding repeats the first record, and counts as invalid
-            padded = (
-                jnp.concatenate(
-                    [leaf, jnp.broadcast_to(leaf[:1], (padding, *leaf.shape[1:]))]
-                )
-                if padding
-                else leaf
-            )
-            return padded.reshape(chunks, microbatch, *leaf.shape[1:])
+            return leaf[positions].reshape(chunks, microbatch, *leaf.shape[1:])
 
         real = jnp.arange(chunks * microbatch).reshape(chunks, microbatch) < count
         zeros = jax.tree.map(jnp.zeros_like, params)

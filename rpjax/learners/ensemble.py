@@ -40,7 +40,9 @@ def ensemble(
     ) -> Array:
         return combined(many.predict(key, state, images, ids, noise), combine)
 
-    released = replace(many.mechanism, members=many.mechanism.members * members)
+    released = replace(
+        many.mechanism, members=many.mechanism.members * members, shared_input=False
+    )
     return many._replace(predict=predict, mechanism=released)
 
 

@@ -592,7 +592,10 @@ def _seed_note(noise_seed: NoiseSeed) -> str:
 
 def _seed_assumption(noise_seed: NoiseSeed) -> tuple[str, ...]:
     if noise_seed == "secret":
-        return ("the noise seed stays secret and serves for this run alone",)
+        return (
+            "the secret seed, of the noise and of who is sampled, stays secret and "
+            "serves for this run alone",
+        )
     return (
         "the noise seed, fixed here for reproduction, is unknown to the attacker; "
         "release weights only from a run with a secret seed",

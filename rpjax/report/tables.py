@@ -144,12 +144,15 @@ def guarantee(method: dict) -> Cell:
 def notes(results: Results) -> list[str]:
     """What a reader of the table has to know."""
     table = rows(results)
+    attacks = (
+        "Attack AUC: the strongest attack on the deployed model; 0.5 is guessing. "
+        "TPR @ 1 % FPR: the largest over the attacks. "
+    )
     found = [
         f"Brackets: {confidence(results)} intervals. "
         "Gap: training minus test accuracy. "
-        "Attack AUC: the strongest attack on the deployed model; 0.5 is guessing. "
-        "TPR @ 1 % FPR: the largest over the attacks. "
-        "Time (per epoch) and memory are relative to plain training."
+        + (attacks if _attacked(results) else "")
+        + "Time (per epoch) and memory are relative to plain training."
     ]
     if any(row.noise_off.interval for row in table):
         found.append(
@@ -176,13 +179,13 @@ def table(results: Results, width: int = 100) -> Table:
     """
     view = Table(
         box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
+        padding=0,
         pad_edge=False,
         caption="\n".join(notes(results)),
         caption_justify="left",
         caption_style="dim",
     )
-    columns = _columns(apart=width >= 98)
+    columns = _columns(_attacked(results), apart=width >= 98)
     for heading, (low, high), _ in columns:
         view.add_column(Text(heading), min_width=low, max_width=high, overflow="fold")
     for row in rows(results):
@@ -191,10 +194,14 @@ def table(results: Results, width: int = 100) -> Table:
     return view
 
 
+def _attacked(results: Results) -> bool:
+    return any(method["exposure"] for method in results["methods"])
+
+
 Column = tuple[str, tuple[int, int], Callable[[Row], list[str]]]
 
 
-def _columns(apart: bool) -> list[Column]:
+def _columns(attacked: bool, apart: bool) -> list[Column]:
     """Heading, least and greatest width, and the lines of a row."""
     off = lambda row: [f"off {row.noise_off.value}"]
     attack: list[Column] = [
@@ -204,11 +211,12 @@ def _columns(apart: bool) -> list[Column]:
     together: list[Column] = [
         ("AUC,\nnoise off", (14, 14), lambda row: row.attack.lines() + off(row)),
     ]
+    tpr: Column = ("TPR @\n1 % FPR", (12, 12), lambda row: row.tpr.lines())
+    exposed = [*(attack if apart else together), tpr] if attacked else []
     return [
         ("Method", (14, 24), lambda row: row.method.lines()),
         ("Test acc.,\ngap", (12, 12), _accuracy_and_gap),
-        *(attack if apart else together),
-        ("TPR @\n1 % FPR", (12, 12), lambda row: row.tpr.lines()),
+        *exposed,
         ("Guarantee", (14, 26), lambda row: row.guarantee.lines()),
         ("Time,\nmemory", (6, 6), lambda row: [row.time.value, row.memory.value]),
     ]

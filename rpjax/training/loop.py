@@ -84,15 +84,16 @@ def fit(
     program: Any = None
     done = int(np.asarray(state.step).flat[0])
     if done < steps:  # a run that is only picked up again needs no program
-        draw = clock.compiled(_draw(sampler, learner.members), root, zero)
-        plan = draw(root, zero)
+        plan_keys = _plan_keys(sampler, learner.members, root, state)
+        draw = clock.compiled(_draw(sampler, learner.members), plan_keys, zero)
+        plan = draw(plan_keys, zero)
         program = clock.compiled(
             _program(learner, mesh), root, state, data, plan, zero, zero, donate=(1,)
         )
     records_per_step = math.prod(learner.members) * batch_size
     while done < steps:
         block, start = divmod(done, sampler.block)
-        plan, infos = draw(root, jnp.int32(block)), []
+        plan, infos = draw(plan_keys, jnp.int32(block)), []
         while start < sampler.block and done < steps:
             count = min(clock.steps_per_call, sampler.block - start, steps - done)
             began = time.perf_counter()
@@ -220,14 +221,30 @@ def _stopwatch(
     return seconds
 
 
-def _draw(sampler: Sampler, members: tuple[int, ...]) -> Callable[..., Any]:
-    """(root, block's number) -> positions and valid, (block, *members, capacity)."""
+def _plan_keys(
+    sampler: Sampler, members: tuple[int, ...], root: PRNGKey, state: State
+) -> Array:
+    """Each member's key for its batches.
 
-    def draw(root: PRNGKey, number: Array) -> Any:
+    Poisson sampling amplifies privacy only while nobody knows who was drawn, so its
+    coins come from the secret; the order of an epoch is no secret of any guarantee.
+    """
+    if sampler.kind == "shuffled":
+        return rp_keys.members(root, members)
+    one: Callable[[Array], PRNGKey] = rp_keys.from_secret
+    for _ in members:
+        one = jax.vmap(one)
+    return one(jnp.asarray(state.secret))
+
+
+def _draw(sampler: Sampler, members: tuple[int, ...]) -> Callable[..., Any]:
+    """(keys, block's number) -> positions and valid, (block, *members, capacity)."""
+
+    def draw(keys: Array, number: Array) -> Any:
         one: Callable[[PRNGKey], Any] = lambda key: sampler.draw(key, number)
         for _ in members:
             one = jax.vmap(one, out_axes=1)
-        return one(rp_keys.members(root, members))
+        return one(keys)
 
     return draw
 

@@ -121,6 +121,7 @@ def guarantee(
         releases_clean_statistics=False,
         draw=facts.draw,
         members=facts.members,
+        noise_per_member="shared" if facts.shared_input else "own",
         augmentation="after_noise",
         batch_norm=facts.batch_norm,
         noise_seed=noise_seed,

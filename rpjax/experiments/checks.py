@@ -1,0 +1,62 @@
+"""Ranges of the fields that nothing else checks before the first compilation."""
+
+import math
+from typing import Any
+
+from rpjax.data.records import Dataset
+from rpjax.errors import InputError
+from rpjax.experiments.config import ExperimentConfig
+
+# the shadow models' seeds are a million further on, and all must be 32-bit numbers
+LARGEST_SEED = 2**31 - 1
+
+Range = tuple[float, float]
+RANGES: dict[str, Range] = {
+    "seed": (0, LARGEST_SEED),
+    "model.width": (1, math.inf),
+    "model.groups": (1, math.inf),
+    "training.devices": (1, math.inf),
+    "training.momentum": (0, 1),
+    "training.weight_decay": (0, math.inf),
+    "attack.draws": (1, math.inf),
+}
+FINITE = (
+    *("training.epochs", "training.learning_rate", "training.weight_decay"),
+    *("dp.epochs", "dp.learning_rate"),
+)
+
+
+def check(config: ExperimentConfig) -> None:
+    """Refuse what would fail only after training has begun."""
+    if not config.methods:
+        raise InputError("methods is empty; name at least one")
+    if len(set(config.methods)) < len(config.methods):
+        raise InputError(
+            f"methods is {', '.join(config.methods)}; name each method once"
+        )
+    for name, (low, high) in RANGES.items():
+        value = _field(config, name)
+        if value is not None and not low <= value <= high:
+            limit = f"lie between {low} and {high}" if high < math.inf else f">= {low}"
+            verb = "must" if high < math.inf else "must be"
+            raise InputError(f"{name} is {value}; it {verb} {limit}")
+    for name in FINITE:
+        value = _field(config, name)
+        if value is not None and not math.isfinite(value):
+            raise InputError(f"{name} is {value}; it must be finite")
+
+
+def check_crop(config: ExperimentConfig, dataset: Dataset) -> None:
+    """A random window has to hold some of the image."""
+    crop, smallest = config.training.crop, min(dataset.shape[:2])
+    if crop is not None and crop >= smallest:
+        raise InputError(
+            f"training.crop is {crop}; it must be below {smallest}, the images' size"
+        )
+
+
+def _field(config: ExperimentConfig, dotted: str) -> Any:
+    value: Any = config
+    for name in dotted.split("."):
+        value = getattr(value, name)
+    return value
