@@ -5,9 +5,11 @@ import os
 import jax
 import pytest
 
+# compilation is most of the time; RPJAX_OPTIMISED=1 compiles what users run
+OPTIMISED = bool(os.getenv("RPJAX_OPTIMISED"))
+
 jax.config.update("jax_num_cpu_devices", 8)
-# compilation is most of the time; RPJAX_OPTIMISED=1 runs what users run
-jax.config.update("jax_disable_most_optimizations", not os.getenv("RPJAX_OPTIMISED"))
+jax.config.update("jax_disable_most_optimizations", not OPTIMISED)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_legacy_prng_key", "error")
 jax.config.update("jax_debug_key_reuse", True)
@@ -33,10 +35,19 @@ def pytest_collection_finish():
 @pytest.fixture
 def optimised():
     """The compiler as users have it, where a test is about its choices."""
-    before = jax.config.jax_disable_most_optimizations
     jax.config.update("jax_disable_most_optimizations", False)
     yield
-    jax.config.update("jax_disable_most_optimizations", before)
+    jax.config.update("jax_disable_most_optimizations", not OPTIMISED)
+
+
+@pytest.fixture
+def unchecked():
+    """The library as users have it, without run-time types: its own refusals speak."""
+    from jaxtyping import config
+
+    config.update("jaxtyping_disable", True)
+    yield
+    config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session")

@@ -76,6 +76,21 @@ def batch_of(data, positions, valid=None):
     return Batch(*(jnp.asarray(a[positions]) for a in leaves), jnp.asarray(valid))
 
 
+def start(learner, data, root=None):
+    """A learner's initial state, compiled."""
+    root = keys.root(0) if root is None else root
+    return jax.jit(learner.init)(root, jnp.asarray(data.images[:1]))
+
+
+def ask(learner, state, data, positions=None, root=None, noise=True):
+    """Logits of the records at these positions (all of them), compiled."""
+    root = keys.root(0) if root is None else root
+    data = data if positions is None else data.take(np.asarray(positions))
+    predict = jax.jit(learner.predict, static_argnums=4)
+    images, ids = jnp.asarray(data.images), jnp.asarray(data.ids)
+    return np.asarray(predict(root, state, images, ids, noise))
+
+
 # ------------------------------------------------------------- statistical statements
 
 

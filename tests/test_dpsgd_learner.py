@@ -1,0 +1,320 @@
+"""DP-SGD: what one record can move, what a padded slot can move, and the noise."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from support import (
+    Dense,
+    assert_close,
+    assert_normal,
+    assert_same,
+    assert_uncorrelated,
+    batch_of,
+    differ,
+    pixels,
+    start,
+    tiny,
+    variables,
+)
+
+from rpjax import keys
+from rpjax.errors import InputError
+from rpjax.learners import clipped_sum, dpsgd
+from rpjax.learners.dpsgd import example_norms, noised
+from rpjax.learners.losses import cross_entropy
+from rpjax.perturbations import Additive
+
+CLIP = 0.7
+RECORDS, SIZE = 5, 3
+
+
+def dot(params, record):
+    """A loss whose gradient is the record itself, in two leaves."""
+    value = jnp.sum(params["a"] * record[:2]) + params["b"] * record[2]
+    return value, record[0]
+
+
+@jax.jit
+def clipped(records, valid):
+    """Clipped sum of the records as gradients, as one vector, and their norms."""
+    zeros = {"a": jnp.zeros(2), "b": jnp.zeros(())}
+    total, norms, _ = clipped_sum(dot, CLIP)(zeros, records, valid)
+    return jnp.append(total["a"], total["b"]), norms
+
+
+def summed(records, valid=None):
+    valid = np.ones(RECORDS, bool) if valid is None else valid
+    with np.errstate(all="ignore"):
+        return np.asarray(clipped(jnp.asarray(records, jnp.float32), valid)[0], float)
+
+
+GRADIENTS = hnp.arrays(
+    np.float32,
+    (RECORDS, SIZE),
+    elements=st.one_of(
+        st.sampled_from([0.0, 1e-30, 1e-8, 1.0, -1.0, 1e4, 1e18, 1e30]),
+        st.sampled_from([np.inf, -np.inf, np.nan]),
+        st.floats(-2, 2, width=32),
+    ),
+)
+SETTINGS = settings(max_examples=150, deadline=None, derandomize=True)
+
+
+@SETTINGS
+@given(GRADIENTS)
+def test_adding_or_removing_a_record_moves_the_sum_by_the_clip_norm_at_most(records):
+    everybody = summed(records)
+    assert np.isfinite(everybody).all()
+    for left_out in range(RECORDS):
+        without = summed(records, np.arange(RECORDS) != left_out)
+        moved = np.linalg.norm(everybody - without)
+        assert moved <= CLIP * (1 + 1e-5) + 1e-6 * np.linalg.norm(without)
+
+
+@SETTINGS
+@given(GRADIENTS, GRADIENTS)
+def test_a_padded_slot_moves_the_sum_by_exactly_nothing(records, others):
+    valid = np.array([True, False, True, False, False])
+    mixed = np.where(valid[:, None], records, others)
+    assert_same(summed(records, valid), summed(mixed, valid))
+
+
+@SETTINGS
+@given(GRADIENTS)
+def test_a_clipped_gradient_keeps_its_direction_and_a_short_one_itself(records):
+    for record in records.astype(float):
+        found = summed(np.tile(record, (RECORDS, 1)), np.arange(RECORDS) == 2)
+        norm = np.linalg.norm(record.astype(np.float32).astype(float))
+        if not np.isfinite(norm) or norm > 1e19:  # its square is no float32
+            expected = np.zeros(SIZE)
+        else:
+            expected = record * min(1.0, CLIP / max(norm, 1e-12))
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-12)
+
+
+def test_a_gradient_that_is_not_finite_counts_as_zero_and_spoils_no_other():
+    records = np.full((RECORDS, SIZE), 0.1, np.float32)
+    broken = records.copy()
+    broken[1, 0], broken[3, 2] = np.nan, np.inf
+    valid = np.array([True, False, True, False, True])
+    assert_same(summed(broken), summed(records, valid))
+
+
+@pytest.mark.parametrize("microbatch", [1, 2, 4, 5, 9])
+def test_microbatches_of_any_size_give_the_same_sum_norms_and_order(microbatch):
+    records = jnp.asarray(
+        np.random.default_rng(0).normal(size=(RECORDS, SIZE)), jnp.float32
+    )
+    valid = jnp.array([True, False, True, True, True])
+    zeros = {"a": jnp.zeros(2), "b": jnp.zeros(())}
+    found = clipped_sum(dot, CLIP, microbatch)(zeros, records, valid)
+    expected = clipped_sum(dot, CLIP)(zeros, records, valid)
+    assert_close(found, expected, atol=1e-6)
+    np.testing.assert_array_equal(found[2], records[:, 0])
+
+
+def test_clipping_is_not_vacuous():
+    long, short = np.full((RECORDS, SIZE), 5.0), np.full((RECORDS, SIZE), 0.01)
+    assert np.linalg.norm(summed(long)) == pytest.approx(RECORDS * CLIP, rel=1e-5)
+    np.testing.assert_allclose(summed(short), RECORDS * 0.01, rtol=1e-5)
+
+
+def test_norms_are_float32_norms_over_all_leaves():
+    gradients = {"a": jnp.full((2, 3, 2), 300.0, jnp.bfloat16), "b": jnp.ones((2,))}
+    norms = example_norms(gradients)
+    assert norms.dtype == jnp.float32
+    np.testing.assert_allclose(norms, [(6 * 300**2 + 1) ** 0.5] * 2, rtol=1e-5)
+
+
+# ---------------------------------------------------------------- gradients of a net
+
+
+@pytest.fixture(scope="module")
+def net():
+    """A loss through a perturbed net, its parameters, and seven records."""
+    model = tiny(perturbation=Additive(0.5))
+
+    def loss(params, record):
+        key, image, label = record
+        logits = model.apply({"params": params}, key[None], image[None], True)
+        return cross_entropy(logits, label[None])[0], logits[0]
+
+    own = keys.per_record(keys.root(0), jnp.arange(7))
+    labels = jnp.asarray([0, 1, 2, 0, 1, 2, 0])
+    return loss, variables(model)["params"], (own, pixels(7), labels)
+
+
+@pytest.fixture(scope="module")
+def looped(net):
+    """Each record's gradient by itself, one after another."""
+    loss, params, records = net
+    gradient = jax.jit(jax.grad(loss, has_aux=True))
+    return [
+        gradient(params, jax.tree.map(lambda a, i=i: a[i], records))[0]
+        for i in range(7)
+    ]
+
+
+VALID = np.array([True, True, False, True, True, True, False])
+
+
+@pytest.mark.parametrize("microbatch", [None, 3])
+def test_the_clipped_sum_is_that_of_a_loop_whatever_the_microbatch(
+    net, looped, microbatch
+):
+    loss, params, records = net
+    norms = np.array([float(optax.tree.norm(g)) for g in looped])
+    bound = float(np.median(norms))
+    weights = VALID * np.minimum(1, bound / norms)
+    expected = jax.tree.map(
+        lambda *g: sum(w * a for w, a in zip(weights, g, strict=True)), *looped
+    )
+    summing = jax.jit(clipped_sum(loss, bound, microbatch))
+    total, found, logits = summing(params, records, jnp.asarray(VALID))
+    assert_close(total, expected, atol=1e-5)
+    np.testing.assert_allclose(found, norms, rtol=1e-4)
+    assert logits.shape == (7, 3)
+
+
+# ------------------------------------------------------------------------------ steps
+
+
+def learner(**changes):
+    options = {"clip_norm": 1.0, "noise_multiplier": 0.0, "batch_size": 4, **changes}
+    model = options.pop("model", Dense())
+    return dpsgd(model, optax.sgd(0.5), **options)
+
+
+@pytest.fixture(scope="module")
+def state(small):
+    return start(learner(), small)
+
+
+def update(made, state, batch):
+    """How far one step moves the parameters, over the learning rate, as a vector."""
+    after, info = jax.jit(made.step)(keys.root(0), state, batch)
+    moved = jax.tree.map(lambda a, b: (b - a) / 0.5, after.params, state.params)
+    return np.asarray(jax.flatten_util.ravel_pytree(moved)[0]), info
+
+
+def test_without_noise_and_clipping_a_step_is_sgd_on_the_sum_over_the_expected_size(
+    small, state
+):
+    batch = batch_of(small, range(8), np.arange(8) < 3)
+
+    def loss_sum(params):
+        scaled = 2 * batch.images[:3].astype(jnp.float32) / 255 - 1
+        logits = Dense().apply({"params": params}, None, scaled)
+        return jnp.sum(cross_entropy(logits, batch.labels[:3]))
+
+    expected = jax.flatten_util.ravel_pytree(jax.grad(loss_sum)(state.params))[0]
+    for expected_size in (4, 10):
+        made = learner(clip_norm=1e6, batch_size=expected_size)
+        found, info = update(made, state, batch)
+        np.testing.assert_allclose(
+            found, expected / expected_size, rtol=1e-4, atol=1e-6
+        )
+        assert info["clipped"] == 0
+
+
+def test_a_record_moves_a_step_by_at_most_clip_norm_over_batch_size(small, state):
+    made = learner(clip_norm=0.05)
+    everybody, info = update(made, state, batch_of(small, range(8)))
+    without, _ = update(made, state, batch_of(small, range(8), np.arange(8) != 5))
+    assert np.linalg.norm(everybody - without) <= 0.05 / 4 * (1 + 1e-3)
+    assert np.linalg.norm(everybody - without) >= 0.05 / 4 * 0.9
+    assert info["clipped"] == 1
+
+
+def test_a_padded_slot_moves_a_step_by_nothing(small, state):
+    made = learner(noise_multiplier=1.0, model=Dense(Additive(0.5)))
+    valid = np.arange(8) < 5
+    one, other = (
+        update(made, state, batch_of(small, [*range(5), *rest], valid))
+        for rest in ([5, 6, 7], [9, 9, 9])
+    )
+    assert_same(one, other)
+
+
+def test_microbatches_take_the_same_step(small, state):
+    batch = batch_of(small, range(8), np.arange(8) != 2)
+    options = {"noise_multiplier": 1.0, "clip_norm": 0.05}
+    (one, info), (other, info_other) = (
+        update(learner(microbatch=m, **options), state, batch) for m in (None, 3)
+    )
+    np.testing.assert_allclose(one, other, atol=1e-5)
+    assert_close(info, info_other)
+
+
+def test_a_steps_noise_has_the_stated_scale(small, state):
+    batch = batch_of(small, range(8))
+    quiet, _ = update(learner(clip_norm=0.5), state, batch)
+    loud = learner(clip_norm=0.5, noise_multiplier=3.0)
+    for step in (0, 1):
+        noisy, _ = update(loud, state._replace(step=jnp.int32(step)), batch)
+        expected = keys.secret_normal(state.secret, step, len(quiet)) * 3.0 * 0.5 / 4
+        np.testing.assert_allclose(noisy - quiet, expected, atol=1e-5)
+
+
+def test_noise_on_the_sum_is_normal_of_scale_over_the_expected_batch_size(state):
+    zero = {"a": jnp.zeros((100, 150)), "b": jnp.zeros(5_000)}
+    one, other = (noised(zero, state.secret, jnp.int32(s), 3.0, 4) for s in (0, 1))
+    assert_normal(one["a"], 0.75)
+    assert_normal(one["b"], 0.75)
+    assert_uncorrelated(one["a"], other["a"])
+    assert_uncorrelated(one["a"].ravel()[:5_000], one["b"])
+
+
+def test_an_empty_batch_is_a_step_of_noise_alone(small, state):
+    made = learner(noise_multiplier=1.0)
+    found, info = update(made, state, batch_of(small, range(8), np.zeros(8, bool)))
+    expected = keys.secret_normal(state.secret, 0, len(found)) / 4
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert (info["clipped"], info["loss"]) == (0, 0)
+
+
+def test_the_noise_hangs_on_the_secret_and_not_on_the_root_key(small, state):
+    step, batch = jax.jit(learner(noise_multiplier=1.0).step), batch_of(small, range(8))
+    one, _ = step(keys.root(0), state, batch)
+    assert_same(one.params, step(keys.root(1), state, batch)[0].params)
+    other = state._replace(secret=state.secret.at[7].add(jnp.uint32(1)))
+    assert differ(one.params, step(keys.root(0), other, batch)[0].params)
+
+
+# ------------------------------------------------------------------------------ facts
+
+
+def test_the_mechanism_states_the_settings():
+    facts = learner(clip_norm=0.3, noise_multiplier=1.5, batch_size=7).mechanism
+    assert facts.kind == "dpsgd"
+    assert facts.private
+    found = (facts.clip_norm, facts.noise_multiplier, facts.batch_size)
+    assert found == (0.3, 1.5, 7)
+
+
+def test_batch_norm_is_refused():
+    with pytest.raises(InputError, match="norm is 'batch', whose statistics mix"):
+        learner(model=tiny(norm="batch"))
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("clip_norm", (0.0, -1.0, float("inf"), float("nan"))),
+        ("noise_multiplier", (-1.0, float("inf"), float("nan"))),
+        ("batch_size", (0,)),
+        ("microbatch", (0,)),
+    ],
+)
+def test_impossible_settings_are_refused_in_one_line(field, values):
+    for value in values:
+        with pytest.raises(
+            InputError, match=f"{field} is {value}; it must be"
+        ) as error:
+            learner(**{field: value})
+        assert "\n" not in str(error.value)
