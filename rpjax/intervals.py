@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import scipy.special
-import scipy.stats
+import scipy
 
 from rpjax.errors import InputError
 

@@ -5,7 +5,7 @@ Counts taken from these become estimates with an interval in `rpjax.intervals`.
 
 import numpy as np
 import numpy.typing as npt
-import scipy.special
+import scipy
 
 from rpjax.errors import InputError
 

@@ -171,10 +171,13 @@ def test_the_number_of_models_released_together_is_a_fact_of_the_mechanism():
     [("probabilities", "map"), ("logits", "vmap"), ("probabilities", "unroll")],
 )
 def test_a_joint_step_descends_the_loss_of_the_averaged_answer(small, combine, mapping):
-    """The gradient is that of -log mean_m p_m(label), written with a Python loop."""
+    """The gradient is that of -log mean_m p_m(label), written with a Python loop.
+
+    All members see the same noisy images, on which the guarantee counts.
+    """
     model = Dense(Additive(0.5))
     learner = ensemble(
-        supervised(model, optax.sgd(1.0)),
+        supervised(model, optax.sgd(1.0), Inputs(noise=0.3)),
         2,
         joint=True,
         combine=combine,
@@ -182,16 +185,21 @@ def test_a_joint_step_descends_the_loss_of_the_averaged_answer(small, combine, m
     )
     root, batch = keys.root(0), batch_of(small, range(6))
     state = start(learner, small, root)
-    images = 2 * batch.images.astype(jnp.float32) / 255 - 1
-    noise = keys.at_step(
-        keys.domain(keys.from_secret(state.secret), "residual_noise"), state.step
+    domains = ("input_noise", "residual_noise")
+    of_input, of_blocks = (
+        keys.at_step(keys.domain(keys.from_secret(state.secret), name), state.step)
+        for name in domains
     )
+    added = [
+        jax.random.normal(k, (6, 6, 1)) for k in keys.per_record(of_input, batch.ids)
+    ]
+    images = 2 * batch.images.astype(jnp.float32) / 255 - 1 + 0.3 * jnp.stack(added)
 
     def loss(params):
         outputs = []
         for i in range(2):
             own = jnp.stack(
-                [keys.member(jax.random.fold_in(noise, r), i) for r in batch.ids]
+                [keys.member(jax.random.fold_in(of_blocks, r), i) for r in batch.ids]
             )
             outputs.append(
                 model.apply({"params": member(params, i)}, own, images, True)

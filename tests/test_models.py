@@ -272,17 +272,29 @@ def silenced(weights):
     return jax.tree_util.tree_map_with_path(zero, weights)
 
 
+def noted(kind, model, note):
+    """`note(layer, input)` of every layer of this kind, by name, in a forward pass."""
+    found = {}
+
+    def intercept(call, args, kwargs, context):
+        if isinstance(context.module, kind):
+            found[context.module.name] = note(context.module, args[0])
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(intercept):
+        shapes(model, SHAPE)
+    return found
+
+
 def test_groups_that_do_not_divide_a_width_become_the_next_that_do():
-    captured = {}
+    model = tiny(widths=(12,), groups=8)
+    groups = noted(nn.GroupNorm, model, lambda layer, x: layer.num_groups)
+    assert groups == {"norm0": 8, "norm1": 6, "head_norm": 6}
 
-    def note(norm, args, kwargs, context):
-        if isinstance(context.module, nn.GroupNorm):
-            captured[context.module.name] = context.module.num_groups
-        return norm(*args, **kwargs)
 
-    with nn.intercept_methods(note):
-        shapes(tiny(widths=(12,), groups=8), SHAPE)
-    assert captured == {"norm0": 8, "norm1": 6, "head_norm": 6}
+def test_the_head_averages_and_computes_in_float32():
+    model = tiny(dtype=jnp.bfloat16)
+    assert noted(nn.Dense, model, lambda layer, x: x.dtype) == {"head": jnp.float32}
 
 
 # ------------------------------------------------------------------------------ noise

@@ -107,6 +107,29 @@ def test_who_is_sampled_hangs_on_the_secret_and_not_on_the_seed(small):
     assert_same(one.state.params, other.state.params)
 
 
+def test_who_is_sampled_by_dpsgd_is_as_secret_as_its_noise(small):
+    """Without noise two runs of one seed can differ by their batches alone."""
+    quiet = dpsgd(Dense(), TX, clip_norm=0.5, noise_multiplier=0.0, batch_size=4)
+    one, other = (fit(quiet, small, batch_size=4, steps=3) for _ in range(2))
+    assert differ(one.state.params, other.state.params)
+    fixed = [
+        fit(quiet, small, batch_size=4, steps=3, seed=s, noise_seed="fixed")
+        for s in (0, 0)
+    ]
+    assert_same(*(run.state for run in fixed))
+
+
+def test_members_of_a_private_ensemble_sample_independently(small):
+    """Both start with the same weights and no noise: only their batches differ."""
+    quiet = dpsgd(Dense(), TX, clip_norm=0.5, noise_multiplier=0.0, batch_size=4)
+    twins = quiet._replace(init=lambda key, images: quiet.init(keys.root(0), images))
+    run = fit(side_by_side(twins, 2), small, batch_size=4, steps=3)
+    first, second = (
+        jax.tree.map(lambda a, i=i: a[i], run.state.params) for i in range(2)
+    )
+    assert differ(first, second)
+
+
 def test_noise_that_no_guarantee_rests_on_follows_the_seed(small):
     one, other = (fit(PLAIN, small, batch_size=4, steps=2) for _ in range(2))
     assert_same(one.state, other.state)
@@ -167,9 +190,10 @@ def test_poisson_batches_have_room_and_empty_slots_do_not_train(small, private_r
     assert overflow <= 1e-15
     root = keys.root(3)
     state, step = start(PRIVATE, small, root), jax.jit(PRIVATE.step)
+    coins = keys.from_secret(state.secret)
     for number in range(40):
         if number % 32 == 0:
-            plan, valid = jax.jit(sampler.draw)(root, jnp.int32(number // 32))
+            plan, valid = jax.jit(sampler.draw)(coins, jnp.int32(number // 32))
         state, _ = step(
             root, state, batch_of(small, plan[number % 32], valid[number % 32])
         )
@@ -590,3 +614,31 @@ def test_a_terminal_gets_a_bar_and_a_file_gets_lines(capsys):
         assert isinstance(lines, Lines)
     assert not isinstance(bar, Lines)
     assert "loss 0.500" in capsys.readouterr().out
+
+
+# ----------------------------------------------------------- one record, one identity
+
+
+def test_an_answer_is_bit_equal_alone_and_among_others(small):
+    """Batches are padded to one shape, so the compiled arithmetic is the same."""
+    run = fit(PLAIN, small, batch_size=4, steps=1)
+    together = run.answers(small)
+    for position in (0, 7, 15):
+        alone = run.answers(small.take([position]))
+        np.testing.assert_array_equal(alone[0], together[position])
+
+
+def test_an_id_that_occurs_twice_is_refused(small):
+    twice = small.take([0, 1, 1, 2])
+    with pytest.raises(InputError, match="id twice"):
+        fit(PLAIN, twice, batch_size=2, steps=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("seed", 5), ("noise_seed", "fixed"), ("batch_size", 8)]
+)
+def test_a_training_goes_on_with_its_own_settings_alone(small, tmp_path, name, value):
+    options = {"batch_size": 4, "seed": 3, "noise_seed": "secret"}
+    fit(PLAIN, small, steps=4, checkpoints=tmp_path, **options)
+    with pytest.raises(InputError, match=f"^{name} is {value!r}"):
+        fit(PLAIN, small, steps=8, checkpoints=tmp_path, **options | {name: value})

@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if argv[0] not in COMMANDS:
         return _failed(f"{argv[0]!r} is no command; known: {', '.join(COMMANDS)}")
-    from rpjax.cli import commands  # slow: imports JAX
+    from rpjax.cli import commands  # slow: brings the rest
 
     try:
         commands.run(argv[0], argv[1:])

@@ -9,6 +9,7 @@ from rpjax.experiments.config import ExperimentConfig
 
 # the shadow models' seeds are a million further on, and all must be 32-bit numbers
 LARGEST_SEED = 2**31 - 1
+MOST_EPOCHS = 1_000_000
 
 Range = tuple[float, float]
 RANGES: dict[str, Range] = {
@@ -40,6 +41,10 @@ def check(config: ExperimentConfig) -> None:
             limit = f"lie between {low} and {high}" if high < math.inf else f">= {low}"
             verb = "must" if high < math.inf else "must be"
             raise InputError(f"{name} is {value}; it {verb} {limit}")
+    for name in ("training.epochs", "dp.epochs"):
+        value = _field(config, name)
+        if value is not None and value > MOST_EPOCHS:
+            raise InputError(f"{name} is {value}; it must be at most {MOST_EPOCHS}")
     for name in FINITE:
         value = _field(config, name)
         if value is not None and not math.isfinite(value):

@@ -263,6 +263,10 @@ def training_facts(run: Run) -> dict[str, Any]:
     return {
         "steps": run.steps,
         "epochs": run.epochs,
+        "noise_multiplier": run.learner.mechanism.noise_multiplier,
+        "clip_norm": run.learner.mechanism.clip_norm,
+        "sampling": run.sampler.kind,
+        "capacity": run.sampler.capacity,
         "batch_size": run.sampler.batch_size,
         "seconds": run.cost.train_seconds,
         "compile_seconds": run.cost.compile_seconds,

@@ -17,7 +17,7 @@ DIGITS: dict[str, dict[str, Any]] = {
     "training": {"epochs": 30, "batch_size": 64, "learning_rate": 0.1},
     "dp": {"epochs": 40, "batch_size": 128, "learning_rate": 0.5},
     "noise": {"gamma": 0.5, "gamma_relative": 0.5},
-    "attack": {"shadows": 4},
+    "attack": {"shadows": 2},
 }
 """1,437 images of 8x8: half of them train a net in a second or two."""
 

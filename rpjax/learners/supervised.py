@@ -95,7 +95,7 @@ def _learner(
             averaged(network, members, mapping, combine),
             tx,
             inputs,
-            replace(mechanism, members=members, shared_input=True),
+            replace(mechanism, members=mechanism.members * members, shared_input=True),
         )
 
     return Learner(

@@ -48,7 +48,8 @@ def im2col(
     Dilated and grouped convolutions go to the compiler's own.
     """
     dilations = (*(lhs_dilation or ()), *(rhs_dilation or ()))
-    if feature_group_count != 1 or any(d != 1 for d in dilations):
+    grouped = feature_group_count != 1 or kwargs.get("batch_group_count", 1) != 1
+    if grouped or any(d != 1 for d in dilations):
         return lax.conv_general_dilated(
             lhs,
             rhs,

@@ -41,6 +41,7 @@ def resnet(depth: int, classes: int, **options: Any) -> "ResNet":
         return ResNet(
             stages=STAGES[depth],
             widths=(64, 128, 256, 512),
+            stem_width=64,
             bottleneck=depth == 50,
             classes=classes,
             **options,
@@ -72,7 +73,8 @@ class ResNet(nn.Module):
     stages: blocks per stage; each stage but the first halves the resolution.
     widths: channels per stage (four times as many leave a bottleneck block).
     perturbation: the noise of each block's Euler step, or None.
-    stem: "cifar", a 3x3 convolution; "imagenet", 7x7 with stride 2 and max-pooling.
+    stem: "cifar", a 3x3 convolution; "imagenet", 7x7 with stride 2 and max-pooling; of
+        `stem_width` channels.
     norm, groups: "group" (per record) or "batch" (running statistics at evaluation).
     norm_last: normalise after the activation, not before it (De et al.).
     standardise: weight-standardised convolutions.
@@ -87,6 +89,7 @@ class ResNet(nn.Module):
     perturbation: Perturbation | None = None
     bottleneck: bool = False
     stem: Stem = "cifar"
+    stem_width: int = 16
     norm: Norm = "group"
     groups: int = 8
     norm_last: bool = False
@@ -110,13 +113,12 @@ class ResNet(nn.Module):
                 "model.clone(perturbation=None) is the same net without noise"
             )
         layers = _Layers(self, train)
-        width = self.widths[0] if self.stem == "imagenet" else 16
         x = images.astype(self.dtype)
         if self.stem == "imagenet":
-            x = layers.conv(width, (7, 7), (2, 2), name="stem")(x)
+            x = layers.conv(self.stem_width, (7, 7), (2, 2), name="stem")(x)
             x = nn.max_pool(x, (3, 3), strides=(2, 2), padding="SAME")
         else:
-            x = layers.conv(width, (3, 3), name="stem")(x)
+            x = layers.conv(self.stem_width, (3, 3), name="stem")(x)
         index = 0
         for stage, (blocks, width) in enumerate(
             zip(self.stages, self.widths, strict=True)

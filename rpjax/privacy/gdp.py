@@ -10,8 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-import scipy.optimize
-import scipy.special
+import scipy
 
 from rpjax.errors import InputError
 from rpjax.privacy import checks

@@ -25,8 +25,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-import scipy.optimize
-import scipy.stats
+import scipy
 
 from rpjax.errors import InputError
 from rpjax.privacy import checks, gdp

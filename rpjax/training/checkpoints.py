@@ -17,14 +17,19 @@ History = dict[str, list[float]]
 class Checkpoints:
     """The checkpoints of one training in one folder; the last two are kept.
 
+    facts: settings that a training cannot change on its way, such as its seed.
+
     orbax writes each under a temporary name and renames it, so that a process which is
     killed leaves the one before intact.
     """
 
-    def __init__(self, folder: Path, every_seconds: float = 60.0) -> None:
+    def __init__(
+        self, folder: Path, facts: dict[str, Any], every_seconds: float = 60.0
+    ) -> None:
         import orbax.checkpoint as ocp  # slow to import, and only needed here
 
         self.folder, self.every = folder.absolute(), every_seconds
+        self.facts = facts
         self.last = time.monotonic()
         self.manager = ocp.CheckpointManager(
             self.folder, options=ocp.CheckpointManagerOptions(max_to_keep=2)
@@ -44,7 +49,9 @@ class Checkpoints:
             step,
             args=self.args.Composite(
                 state=self.args.StandardSave(state),
-                history=self.args.JsonSave({"history": json.dumps(history)}),
+                history=self.args.JsonSave(
+                    {"history": json.dumps(history), "facts": json.dumps(self.facts)}
+                ),
             ),
         )
 
@@ -75,9 +82,18 @@ class Checkpoints:
                 f"the checkpoint of step {step} in {self.folder} cannot be read "
                 f"({reason}); remove that step's folder or start with --overwrite"
             ) from error
+        self._check(json.loads(saved["history"]["facts"]))
         # orbax binds arrays to one device; those of the host go where they are needed
         state = jax.tree.map(jnp.asarray, jax.device_get(saved["state"]))
         return state, json.loads(saved["history"]["history"])
+
+    def _check(self, before: dict[str, Any]) -> None:
+        for name, value in self.facts.items():
+            if before.get(name) != value:
+                raise InputError(
+                    f"{name} is {value!r}; the checkpoint in {self.folder} was trained "
+                    f"with {before.get(name)!r}: keep it, or start with --overwrite"
+                )
 
     def close(self) -> None:
         """Wait until everything is on disk."""

@@ -62,13 +62,14 @@ def answers(
     """Log-probabilities of each record, with the learner's member axes in front.
 
     A record's noise comes from `seed`, the draw's number and its id, so an answer does
-    not depend on which other records are asked. Batches are padded to one shape.
+    not depend on which other records are asked. All batches are padded to `batch_size`,
+    since compiled arithmetic may differ in the last bits between shapes: a record's
+    answer is the same, bit for bit, alone and among others.
     """
     query = query or Query()
     draws = query.draws if query.noise and learner.mechanism.noisy else 1
     ask = _compiled(learner)
     key = rp_keys.domain(rp_keys.root(seed), "query")
-    batch_size = min(batch_size, len(records))
     parts = []
     for start in range(0, len(records), batch_size):
         images, ids = _padded(records, start, batch_size)

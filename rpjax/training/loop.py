@@ -65,6 +65,9 @@ def fit(
     checkpoints: a folder in which to save now and then, and from which to go on.
     """
     report = report or Silent()
+    if len(np.unique(records.ids)) < len(records):
+        # a record's id is its identity: its noise, its participations, its protection
+        raise InputError("records holds an id twice; give every record its own")
     table = _table(lists, len(records), learner.members)
     sampler = sampler_for(learner, table.shape[-1], batch_size, devices)
     steps = step_count(sampler, steps, epochs)
@@ -73,10 +76,12 @@ def fit(
 
     root, zero = rp_keys.root(seed), jnp.int32(0)
     data = jax.device_put((records.images, records.labels, records.ids, table))
-    state = clock.compiled(learner.init, root, data[0][:1])(root, data[0][:1])
+    init = clock.compiled(learner.init, root, data[0][:1], once=True)
+    state = init(root, data[0][:1])
     if learner.mechanism.private and noise_seed == "secret":
         state = state._replace(secret=_fresh_secrets(learner.members))
-    keeper = Checkpoints(checkpoints) if checkpoints else None
+    facts = {"seed": seed, "noise_seed": noise_seed, "batch_size": batch_size}
+    keeper = Checkpoints(checkpoints, facts) if checkpoints else None
     history: History = {"step": [], "epoch": []}
     if keeper and (saved := keeper.restore(state, steps)):
         state, history = saved
@@ -298,11 +303,20 @@ class _Clock:
         self.steps_per_call = 1
 
     def compiled(
-        self, function: Callable[..., Any], *args: Any, donate: tuple[int, ...] = ()
+        self,
+        function: Callable[..., Any],
+        *args: Any,
+        donate: tuple[int, ...] = (),
+        once: bool = False,
     ) -> Any:
-        """`function` compiled for the shapes of `args`."""
+        """`function` compiled for the shapes of `args`; `once` if it is run once."""
         began = time.perf_counter()
-        program = jax.jit(function, donate_argnums=donate).lower(*args).compile()
+        lowered = jax.jit(function, donate_argnums=donate).lower(*args)
+        # optimising random initialisation takes the CPU's compiler five times longer
+        # than running it as it is
+        quick = once and jax.default_backend() == "cpu"
+        options = {"xla_backend_optimization_level": 0} if quick else None
+        program = lowered.compile(compiler_options=options)
         self.compile_seconds += time.perf_counter() - began
         return program
 

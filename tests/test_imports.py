@@ -1,0 +1,114 @@
+"""What an import costs and touches, and which module may know which."""
+
+import ast
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import rpjax
+
+PACKAGE = Path(rpjax.__file__).parent
+HEAVY = ("tensorflow", "tensorflow_datasets", "matplotlib", "sklearn", "dp_accounting")
+
+LOOK = """
+import json, sys
+import rpjax
+from jax._src import xla_bridge
+import jax
+print(json.dumps({
+    "backends": len(xla_bridge._backends),
+    "arrays": len(jax.live_arrays()) if xla_bridge._backends else 0,
+    "modules": sorted(sys.modules),
+}))
+"""
+
+
+def python(code):
+    """The output of a fresh interpreter, and the processor time it took."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 0, done.stderr
+    user, system = after.ru_utime - before.ru_utime, after.ru_stime - before.ru_stime
+    return done.stdout, user + system
+
+
+@pytest.fixture(scope="module")
+def imported():
+    """What a process looks like that has imported rpjax and nothing else."""
+    return json.loads(python(LOOK)[0])
+
+
+def test_an_import_takes_less_than_two_seconds():
+    """Of processor time, best of up to six: other work on the machine slows it too."""
+    assert any(python("import rpjax")[1] < 2 for _ in range(6))
+
+
+def test_an_import_touches_no_device(imported):
+    assert imported["backends"] == imported["arrays"] == 0
+    started = python(LOOK.replace("import jax\n", "import jax; jax.devices()\n"))[0]
+    assert json.loads(started)["backends"] > 0, "a started backend would be seen"
+
+
+@pytest.mark.parametrize("name", HEAVY)
+def test_an_import_leaves_what_is_slow_to_those_who_need_it(name, imported):
+    assert "rpjax.attacks.salem" in imported["modules"]
+    assert name not in imported["modules"]
+
+
+def test_modules_import_downwards_and_privacy_stays_on_the_host():
+    pytest.importorskip("importlinter")
+    code = "import sys; from importlinter.cli import lint_imports; sys.exit({})"
+    run = subprocess.run(
+        [sys.executable, "-c", code.format("lint_imports(no_cache=True)")],
+        cwd=PACKAGE.parent,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "2 kept, 0 broken" in run.stdout
+
+
+# ------------------------------------------------------------ where noise may be drawn
+
+
+def names_normal(node):
+    match node:
+        case ast.ImportFrom(module="jax.random", names=names):
+            return any(alias.name in ("normal", "*") for alias in names)
+        case ast.Attribute(attr="normal"):
+            return True
+    return False
+
+
+def calls_normal(source):
+    """Whether a module's syntax tree names jax.random.normal, however imported."""
+    return any(map(names_normal, ast.walk(ast.parse(source))))
+
+
+def test_only_perturbations_and_keys_draw_gaussian_noise():
+    found = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in PACKAGE.rglob("*.py")
+        if calls_normal(path.read_text("utf-8"))
+    }
+    assert found == {"perturbations.py", "keys.py"}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import jax\njax.random.normal(k)",
+        "from jax import random\ndraw = random.normal",
+        "from jax.random import normal",
+        "from jax.random import normal as n",
+        "import jax.random as jr\njr.normal(k)",
+    ],
+)
+def test_noise_drawn_elsewhere_would_be_found(source):
+    assert calls_normal(source)
+    assert not calls_normal("import jax\njax.random.uniform(k)\n'jax.random.normal'")
