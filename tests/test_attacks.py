@@ -15,7 +15,7 @@ from support import SHAPE, Dense, assert_close, differ
 
 from rpjax import attacks, intervals, keys
 from rpjax.attacks import ATTACKS, Asked, salem
-from rpjax.attacks.attack import Exposure, best_threshold
+from rpjax.attacks.attack import Exposure, best_threshold, thinned
 from rpjax.data.membership import design
 from rpjax.data.records import Records
 from rpjax.errors import InputError
@@ -400,3 +400,20 @@ def test_shuffled_membership_hides_even_a_net_that_learnt_by_heart(over_fitted):
         half = len(found.member_scores)
         auc = intervals.auc(scores[:half], scores[half:], confidence=0.999)
         assert auc.low < 0.5 < auc.high, name
+
+
+def test_a_thinned_curve_keeps_exact_corners_its_ends_and_all_at_low_rates():
+    rng = np.random.default_rng(0)
+    fpr, tpr = intervals.roc(rng.normal(0.5, 1, 4000), rng.normal(0, 1, 4000))
+    assert len(fpr) > 1000
+    some_fpr, some_tpr = thinned(fpr, tpr)
+    assert len(some_fpr) <= 200
+    corners = set(zip(fpr, tpr, strict=True))
+    assert set(zip(some_fpr, some_tpr, strict=True)) <= corners
+    assert (some_fpr[0], some_tpr[-1]) == (0, 1)
+    np.testing.assert_array_equal(some_fpr[:60], fpr[:60])
+    # read as steps it loses little anywhere, and never gains
+    read = some_tpr[np.searchsorted(some_fpr, fpr, side="right") - 1]
+    whole = tpr[np.searchsorted(fpr, fpr, side="right") - 1]
+    assert (read <= whole).all()
+    assert (whole - read).max() < 0.03

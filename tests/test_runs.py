@@ -307,3 +307,11 @@ def test_a_training_that_was_killed_goes_on_to_the_same_numbers(tmp_path, monkey
     assert other["training"]["history"] == one["training"]["history"]
     assert other["utility"] == one["utility"]
     assert other["training"]["steps"] == 80
+
+
+def test_a_list_of_numbers_takes_one_line_of_json(tmp_path):
+    value = {"a": [0.5, -1e-7, 3], "b": [[1, 2], []], "c": ["x", None], "d": "[1,\n2]"}
+    write_json(tmp_path / "x.json", value)
+    text = (tmp_path / "x.json").read_text()
+    assert json.loads(text) == value
+    assert '"a": [ 0.5, -1e-07, 3 ]' in text

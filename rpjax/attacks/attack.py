@@ -16,6 +16,7 @@ from rpjax import intervals
 
 CONFIDENCE = 0.95
 FALSE_POSITIVE_RATES = (0.01,)
+CORNERS, FIRST_CORNERS = 200, 60
 
 
 class Asked(NamedTuple):
@@ -80,16 +81,33 @@ class Exposure:
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values (schema of results.json)."""
         balanced = self.balanced_accuracy
-        fpr, tpr = intervals.roc(self.member_scores, self.non_member_scores)
+        curve = intervals.roc(self.member_scores, self.non_member_scores)
+        fpr, tpr = thinned(*curve)
         return {
             "name": self.name,
             "label": self.label,
             "auc": self.auc.as_dict(),
             "balanced_accuracy": None if balanced is None else balanced.as_dict(),
             "tpr_at": [self.tpr(rate).as_dict() for rate in FALSE_POSITIVE_RATES],
-            "roc": {"fpr": fpr.tolist(), "tpr": tpr.tolist()},
+            "roc": {"fpr": fpr.round(6).tolist(), "tpr": tpr.round(6).tolist()},
             "threshold_from": "shadow models" if balanced else "none needed",
         }
+
+
+def thinned(
+    fpr: Float[np.ndarray, " v"], tpr: Float[np.ndarray, " v"]
+) -> tuple[Float[np.ndarray, " t"], Float[np.ndarray, " t"]]:
+    """Some 200 corners of a ROC curve: all at low rates, then evenly on a log axis.
+
+    Those that stay are exact; the scores, from which all can be had, are in the .npz.
+    """
+    if len(fpr) <= CORNERS:
+        return fpr, tpr
+    lowest = fpr[fpr > 0].min()
+    rates = np.geomspace(lowest, 1, CORNERS - FIRST_CORNERS)
+    wanted = np.searchsorted(fpr, rates, side="right") - 1
+    kept = np.unique([*range(FIRST_CORNERS), *wanted, len(fpr) - 1])
+    return fpr[kept], tpr[kept]
 
 
 def run(attack: Attack, shadows: Asked | None, target: Asked, seed: int) -> Exposure:

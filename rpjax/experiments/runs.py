@@ -8,6 +8,7 @@ Files that rpjax did not write stay where they are, whatever is replaced.
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,8 @@ def read_config(file: Path, base: ExperimentConfig | None = None) -> ExperimentC
 def write_json(path: Path, value: Any) -> None:
     """Write JSON all at once; NaN and infinity are refused."""
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
+    # a list of numbers takes one line
+    text = re.sub(r"\[[-+\d.e,\s]+\]", lambda m: " ".join(m[0].split()), text)
     write_text(path, text + "\n")
 
 

@@ -11,6 +11,7 @@ from rich.text import Text
 from rpjax.report import formats
 from rpjax.report.results import (
     Results,
+    attacked,
     below_resolution,
     confidence,
     deployed,
@@ -151,7 +152,7 @@ def notes(results: Results) -> list[str]:
     found = [
         f"Brackets: {confidence(results)} intervals. "
         "Gap: training minus test accuracy. "
-        + (attacks if _attacked(results) else "")
+        + (attacks if attacked(results) else "")
         + "Time (per epoch) and memory are relative to plain training."
     ]
     if any(row.noise_off.interval for row in table):
@@ -185,17 +186,13 @@ def table(results: Results, width: int = 100) -> Table:
         caption_justify="left",
         caption_style="dim",
     )
-    columns = _columns(_attacked(results), apart=width >= 98)
+    columns = _columns(attacked(results), apart=width >= 98)
     for heading, (low, high), _ in columns:
         view.add_column(Text(heading), min_width=low, max_width=high, overflow="fold")
     for row in rows(results):
         view.add_row(*(Text("\n".join(lines(row))) for _, _, lines in columns))
         view.add_row()
     return view
-
-
-def _attacked(results: Results) -> bool:
-    return any(method["exposure"] for method in results["methods"])
 
 
 Column = tuple[str, tuple[int, int], Callable[[Row], list[str]]]

@@ -65,8 +65,23 @@ def _exposed(methods: list[dict]) -> list[str]:
         f"Most exposed to the attacks tried: {most['label']}, "
         f"AUC {formats.auc(_exposure(most))}; "
         f"least: {least['label']}, AUC {formats.auc(_exposure(least))} "
-        "(0.5 is guessing)."
+        f"(0.5 is guessing{_overlap(least, most)})."
     ]
+
+
+def _overlap(least: dict, most: dict) -> str:
+    """A warning where the difference may be chance."""
+    high, low = (_auc(least)["high"], _auc(most)["low"])
+    if high is None or low is None or high < low:
+        return ""
+    return "; their intervals overlap, so the order may be chance"
+
+
+def _auc(method: dict) -> dict:
+    exposure = deployed(method)
+    assert exposure is not None
+    auc: dict = strongest(exposure)["auc"]
+    return auc
 
 
 def _exposure(method: dict) -> float:
