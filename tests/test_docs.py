@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from rpjax import report
+from rpjax.report import tables
+
 ROOT = Path(__file__).parents[1]
 FENCE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
@@ -74,3 +77,11 @@ def test_a_wrong_figure_on_a_page_is_found(tmp_path):
     page.write_text("```python\n>>> 1 + 1\n2\n```\n\n```python\n>>> 1 + 2\n4\n```\n")
     with pytest.raises(AssertionError, match=r"line 7(.|\n)*Got:\n +3\n"):
         run(page)
+
+
+def test_the_readmes_table_is_that_of_its_record():
+    """Every number stands in a committed file that a command wrote."""
+    results = report.load(ROOT / "benchmarks" / "records" / "compare_digits.json")
+    table = [line for line in tables.markdown(results).splitlines() if line[:1] == "|"]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "\n".join(table) in readme
