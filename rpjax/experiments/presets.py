@@ -1,7 +1,6 @@
 """What is used where a configuration leaves a field open, by data set.
 
-Each is a page of the lab notebook: what it was tried on, and what to expect. `measured`
-lines come from files in benchmarks/records.
+What they lead to stands in benchmarks/records, as far as it was measured.
 """
 
 import dataclasses
@@ -19,7 +18,7 @@ DIGITS: dict[str, dict[str, Any]] = {
     "noise": {"gamma": 0.5, "gamma_relative": 0.5},
     "attack": {"shadows": 2},
 }
-"""1,437 images of 8x8: half of them train a net in a second or two."""
+"""1,437 images of 8x8 (records/compare_digits.json)."""
 
 MNIST: dict[str, dict[str, Any]] = {
     "training": {"epochs": 6, "batch_size": 64, "learning_rate": 0.1},
@@ -27,7 +26,8 @@ MNIST: dict[str, dict[str, Any]] = {
     "noise": {"gamma": 0.5, "gamma_relative": 0.5},
     "attack": {"shadows": 2},
 }
-"""28x28 images: some thousand examples a second on two cores."""
+"""28x28 images (records/compare_mnist_small.json): short, for two cores; DP-SGD in
+particular is undertrained by it."""
 
 NATURAL: dict[str, dict[str, Any]] = {
     "training": {
@@ -41,7 +41,7 @@ NATURAL: dict[str, dict[str, Any]] = {
     "noise": {"gamma": 0.5, "gamma_relative": 0.5},
     "attack": {"shadows": 2},
 }
-"""Colour photographs, meant for an accelerator."""
+"""Colour photographs, meant for an accelerator; not tried on one yet."""
 
 COMMON: dict[str, dict[str, Any]] = {"training": {"crop": 0, "flip": False}}
 

@@ -111,9 +111,10 @@ def over_members(count: int, mapping: Mapping) -> Callable[..., Any]:
     """``over(f, *trees)``: `f` on each member's slice of the trees, results stacked.
 
     "vmap" turns convolutions into grouped ones; "map" runs one member after another
-    in a compiled loop; "unroll" writes them all out, which takes `count` times as long
-    to compile. "auto" is "map" on CPU, where it measured fastest with im2col
-    convolutions, and "vmap" elsewhere: `benchmarks/members.py`.
+    in a compiled loop; "unroll" writes them all out, which takes two or three times as
+    long to compile for five. "auto" is "map" on CPU, the fastest of the three with
+    im2col convolutions there (`benchmarks/records/members_cpu.json`), and "vmap"
+    elsewhere, which is not measured yet.
     """
     if mapping == "auto":
         mapping = "map" if jax.default_backend() == "cpu" else "vmap"

@@ -2,10 +2,10 @@
 
 `convolution("xla")` is the compiler's own; `convolution("im2col")` gathers patches and
 multiplies matrices. Same numbers, other costs: per-example and per-member gradients of
-the first become grouped convolutions, slow on many devices and 17 times slower inside a
-loop on CPU, while im2col stays an ordinary matrix product at the price of kh*kw copies
-of its input (`benchmarks/members.py` measures both). "auto" is im2col on CPU, xla
-elsewhere.
+the first become grouped convolutions, and inside a compiled loop on CPU it took some
+nine to thirteen times as long per net, while im2col stays an ordinary matrix product at
+the price of kh*kw copies of its input (`benchmarks/records/members_cpu.json`). "auto"
+is im2col on CPU, xla elsewhere.
 """
 
 from collections.abc import Callable, Sequence
