@@ -1,4 +1,4 @@
-"""The one exception that is meant for a person."""
+"""The exceptions that are meant for a person."""
 
 
 class InputError(ValueError):
@@ -6,4 +6,19 @@ class InputError(ValueError):
 
     The message is one line: which field, what was given, what is allowed or what to do
     instead. Commands print it and exit with code 2, before anything is written.
+    """
+
+
+class Preempted(Exception):
+    """A training was asked to stop (SIGTERM), and saved where it was.
+
+    Commands print the message and exit with code 75, which schedulers take for "try
+    again"; the same call goes on from there.
+    """
+
+
+class StorageError(OSError):
+    """Something could not be written, such as a checkpoint on a full disk.
+
+    What was saved before is intact.
     """

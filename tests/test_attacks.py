@@ -21,7 +21,7 @@ from rpjax.data.records import Records
 from rpjax.errors import InputError
 from rpjax.learners import ensemble, supervised
 from rpjax.perturbations import Additive
-from rpjax.training import Query, answers, fit, loop
+from rpjax.training import Query, Run, answers, fit, loop
 from rpjax.training import run as run_module
 
 # the package hands on a function of the same name
@@ -243,11 +243,11 @@ def test_a_bank_pools_each_shadow_model_s_own_members_and_non_members(
     plan = design(len(small), shadows=2, seed=3)
     record = np.arange(len(small))
 
-    def named(learner, state, pool, query, seed):
+    def named(run, pool, query):
         return np.stack([np.stack([record, 0 * record + m], 1) for m in (0, 1)]) * 1.0
 
-    monkeypatch.setattr(shadows_module, "answers", named)
     run = fit(LEARNER, small, batch_size=4, steps=1)
+    monkeypatch.setattr(Run, "answers", named)
     found = attacks.Bank(run, plan).asked(small, Query())
     where, model = found.log_probs.astype(int).T
     assert len(where) == 2 * len(small)
@@ -310,15 +310,13 @@ def one_of(tree, index):
 def test_target_and_shadow_models_are_asked_by_one_function_in_one_way(
     small, bank, monkeypatch
 ):
-    assert shadows_module.answers is run_module.answers is answers
     target = fit(LEARNER, small, lists=bank.design.members, batch_size=4, steps=1)
     calls = []
 
-    def spy(learner, state, pool, query, seed):
+    def spy(learner, state, pool, query, seed, **options):
         calls.append((pool, query, seed))
-        return answers(learner, state, pool, query, seed)
+        return answers(learner, state, pool, query, seed, **options)
 
-    monkeypatch.setattr(shadows_module, "answers", spy)
     monkeypatch.setattr(run_module, "answers", spy)
     attacks.expose(target, bank, small, Query(draws=3))
     (pool, query, seed), (other_pool, other_query, other_seed) = calls

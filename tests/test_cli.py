@@ -132,8 +132,8 @@ REFUSED = {
     "--input-noise -1": "input_noise is -1.0",
     "--input-bound 0": "input_bound is 0.0",
     "--devices 3": "devices is 3, which does not divide the batch of 64",
-    "--devices 16": "devices is 16; this machine has 8",
-    "--devices 0": "training.devices is 0",
+    "--devices 16": "devices is 16; there are 8",
+    "--devices 0": "devices is 0; there are 8",
     "--epochs 0": "epochs is 0.0",
     "--epochs nan": "training.epochs is nan",
     "--epochs inf": "training.epochs is inf",
@@ -444,5 +444,5 @@ def test_more_devices_than_there_are_is_one_line(tmp_path):
     words = ["compare", *SIZE, "--devices", 3, "--batch-size", 63]
     bad = process(*words, "--out", tmp_path / "out", env=env)
     assert bad.returncode == 2
-    assert bad.stderr == "rpjax: error: devices is 3; this machine has 1 (cpu)\n"
+    assert bad.stderr == "rpjax: error: devices is 3; there is 1 (cpu)\n"
     assert jax.device_count() > 1, "which is why it takes another process"

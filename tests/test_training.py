@@ -357,8 +357,8 @@ REFUSALS = {
     "empty": ({"steps": 1, "lists": np.array([], int)}, "lists must hold positions"),
     "twice": ({"steps": 1, "lists": np.array([0, 1, 1, 4])}, "a position twice"),
     "members": ({"steps": 1, "lists": np.zeros((2, 4), int)}, "lists has shape"),
-    "devices": ({"steps": 1, "devices": 9}, "devices is 9; this machine has 8"),
-    "no device": ({"steps": 1, "devices": 0}, "devices is 0; this machine has 8"),
+    "devices": ({"steps": 1, "devices": 9}, "devices is 9; there are 8"),
+    "no device": ({"steps": 1, "devices": 0}, "devices is 0; there are 8"),
     "uneven": ({"steps": 1, "devices": 3}, "devices is 3, which does not divide"),
 }
 

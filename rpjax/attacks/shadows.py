@@ -15,7 +15,7 @@ from rpjax.data.membership import Design
 from rpjax.data.records import Records
 from rpjax.errors import InputError
 from rpjax.learners import Learner, side_by_side
-from rpjax.training import Query, Run, answers, fit
+from rpjax.training import Query, Run, fit
 
 # shadow models draw from another seed than any target, whatever seed the target has
 SEED_OFFSET = 1_000_003
@@ -30,10 +30,8 @@ class Bank:
 
     def asked(self, pool: Records, query: Query) -> Asked:
         """The answers of all shadow models, pooled, with their true membership."""
-        learner, state = self.run.learner, self.run.state
-        log_probs = answers(learner, state, pool, query, self.run.seed)
         parts = []
-        for model, own in enumerate(log_probs):
+        for model, own in enumerate(self.run.answers(pool, query)):
             inside = self.design.shadow_members[model]
             outside = self.design.shadow_non_members[model]
             parts.append(pooled(own, pool, inside, outside))

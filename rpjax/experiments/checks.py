@@ -16,7 +16,6 @@ RANGES: dict[str, Range] = {
     "seed": (0, LARGEST_SEED),
     "model.width": (1, math.inf),
     "model.groups": (1, math.inf),
-    "training.devices": (1, math.inf),
     "training.momentum": (0, 1),
     "training.weight_decay": (0, math.inf),
     "attack.draws": (1, math.inf),

@@ -28,9 +28,8 @@ from rpjax.experiments.environment import device, versions
 from rpjax.experiments.methods import Plan, plan
 from rpjax.experiments.presets import resolved, sized
 from rpjax.experiments.runs import RunFolder, write_json
-from rpjax.training import Query, Run, fit, reporter
-from rpjax.training.devices import data_mesh
-from rpjax.training.loop import sampler_for
+from rpjax.training import Query, Run, devices, fit, reporter
+from rpjax.training.loop import sampler_for, split_slots
 
 SCHEMA = "rpjax.results/1"
 TURNS = 7
@@ -70,9 +69,10 @@ def prepare(config: ExperimentConfig) -> Prepared:
     )
     for each in plans:
         each.guarantee(dataset.shape)
-        devices = config.training.devices
-        sampler = sampler_for(each.learner, each.records, each.batch_size, devices)
-        data_mesh(devices, sampler.capacity)
+        sampler = sampler_for(each.learner, each.records, each.batch_size)
+        devices.layout(
+            config.training.devices, each.learner.members, split_slots(sampler)
+        )
     return Prepared(config, dataset, membership, plans)
 
 
@@ -304,7 +304,7 @@ def assembled(
         "seed": config.seed,
         "noise_seed": config.training.noise_seed,
         "versions": versions(),
-        "device": device(config.training.devices),
+        "device": device(devices.number(config.training.devices)),
         "config": as_dict(config),
         "config_hash": config_hash(config),
         "data": {

@@ -104,8 +104,9 @@ class TrainingConfig:
     """Random shifts by up to so many pixels."""
     flip: bool | None = None
     """Random mirror images."""
-    devices: int = 1
-    """Devices of this machine that share each batch."""
+    devices: int | str | None = None
+    """How many, such as 8, or member=2,data=4; left out: one, or all of several
+    processes."""
     noise_seed: NoiseSeed = "fixed"
     """secret: private noise from the operating system; fixed: repeatable, from seed."""
 
@@ -249,7 +250,9 @@ def _value(hint: Any, value: Any, where: str, base: Any = None) -> Any:
     if origin in (Union, types.UnionType):
         if value is None:
             return None
-        return _value(next(a for a in args if a is not type(None)), value, where)
+        kinds = [a for a in args if a is not type(None)]
+        own = [a for a in kinds if a is type(value)]
+        return _value((own or kinds)[0], value, where)
     if origin is Literal:
         if value not in args:
             allowed = ", ".join(map(str, args))

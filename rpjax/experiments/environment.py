@@ -24,5 +24,6 @@ def device(count: int = 1) -> dict[str, Any]:
         "platform": first.platform,
         "kind": first.device_kind,
         "count": count,
+        "processes": jax.process_count(),
         "host_cores": os.cpu_count(),
     }

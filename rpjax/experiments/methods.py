@@ -39,7 +39,7 @@ class Plan:
         training, delta = self.config.training, self.config.dp.delta
         return guarantee(
             self.learner,
-            sampler_for(self.learner, self.records, self.batch_size, training.devices),
+            sampler_for(self.learner, self.records, self.batch_size),
             self.steps,
             shape,
             delta=delta,
@@ -151,7 +151,7 @@ def _supervised(
             inputs = Inputs(augmentation=inputs.augmentation)
         return supervised(model, tx, inputs, config.noise.draw)
 
-    sampler = sampler_for(learner(1), records, training.batch_size, training.devices)
+    sampler = sampler_for(learner(1), records, training.batch_size)
     steps = step_count(sampler, None, training.epochs)
     return learner(steps), training.batch_size, steps
 
@@ -180,7 +180,7 @@ def _dpsgd(
             overflow_probability=accounting.overflow_probability(
                 records + 1,
                 dp.batch_size / records,
-                poisson_slots(records, dp.batch_size, config.training.devices),
+                poisson_slots(records, dp.batch_size),
             ),
         )
     learner = dpsgd(

@@ -137,6 +137,10 @@ class Learner(NamedTuple):
     members: sizes of the member axes that every leaf of the state and of a batch has.
     joint: (members, mapping, combine) -> the learner that trains so many as one
         averaged net.
+    part: (count, first) -> the learner of `count` members from number `first` on, whose
+        predictions are each member's own: what one device holds of this one.
+    combine: (members, b, classes) -> (b, classes), the answer of all members together;
+        None if each answers for itself.
     """
 
     init: Init
@@ -145,3 +149,5 @@ class Learner(NamedTuple):
     mechanism: Mechanism
     members: tuple[int, ...] = ()
     joint: Callable[..., "Learner"] | None = None
+    part: Callable[[int, Array], "Learner"] | None = None
+    combine: Callable[[Array], Array] | None = None

@@ -22,10 +22,11 @@ from rpjax.learners.losses import cross_entropy
 from rpjax.learners.networks import linen
 from rpjax.learners.reduction import summed, vary
 from rpjax.learners.supervised import (
+    figures,
     forward_mechanism,
     init_with,
+    means,
     predict_with,
-    report,
 )
 
 
@@ -73,23 +74,24 @@ def dpsgd(
             logits, _ = network.apply(noise_key[None], params, {}, image[None], True)
             return cross_entropy(logits, label[None])[0], logits[0]
 
-        total, norms, logits = clipped_sum(loss, clip_norm, microbatch)(
+        own_sum, norms, logits = clipped_sum(loss, clip_norm, microbatch)(
             vary(state.params, axis), (own, pixels, batch.labels), batch.valid
         )
-        total = jax.tree.map(lambda g: summed(g, axis), total)
+        clipped = jnp.sum((norms > clip_norm) & batch.valid, dtype=jnp.float32)
+        total, sums = summed(
+            (own_sum, figures(logits, batch) | {"clipped": clipped}), axis
+        )
+        # every device adds the same draw to the same sum: the noise enters once
         gradient = noised(
             total, state.secret, state.step, noise_multiplier * clip_norm, batch_size
         )
         updates, opt_state = tx.update(gradient, state.opt_state, state.params)
-        clipped = summed(jnp.sum((norms > clip_norm) & batch.valid), axis)
-        count = summed(jnp.sum(batch.valid), axis)
         state = state._replace(
             step=state.step + 1,
             params=optax.apply_updates(state.params, updates),
             opt_state=opt_state,
         )
-        info = report(logits, batch, axis)
-        return state, info | {"clipped": clipped / jnp.maximum(count, 1)}
+        return state, means(sums)
 
     return Learner(
         init=init_with(network, tx, inputs),

@@ -35,15 +35,18 @@ def ensemble(
         return learner.joint(members, mapping, combine)
     many = side_by_side(learner, members, mapping=mapping)
 
+    def together(logits: Array) -> Array:
+        return combined(logits, combine)
+
     def predict(
         key: PRNGKey, state: State, images: Array, ids: Array, noise: bool = True
     ) -> Array:
-        return combined(many.predict(key, state, images, ids, noise), combine)
+        return together(many.predict(key, state, images, ids, noise))
 
     released = replace(
         many.mechanism, members=many.mechanism.members * members, shared_input=False
     )
-    return many._replace(predict=predict, mechanism=released)
+    return many._replace(predict=predict, mechanism=released, combine=together)
 
 
 def side_by_side(
@@ -56,12 +59,24 @@ def side_by_side(
     i)``. Shadow models and sweeps over seeds are this.
     """
     _check(members)
-    over = over_members(members, mapping)
+    return _members(learner, members, mapping, 0)
+
+
+def _members(
+    learner: Learner, count: int, mapping: Mapping, first: Array | int
+) -> Learner:
+    """Members `first` to ``first + count - 1``; `first` may differ between devices."""
+    over = over_members(count, mapping)
+
+    def numbers() -> Array:
+        return first + jnp.arange(count)
+
+    def roots(key: PRNGKey) -> Array:
+        return jax.vmap(lambda i: rp_keys.member(key, i))(numbers())
 
     def init(key: PRNGKey, images: Array) -> State:
         # one program for all, whatever the mapping: initialisation is run just once
-        own = rp_keys.members(key, (members,))
-        state: State = jax.vmap(lambda k: learner.init(k, images))(own)
+        state: State = jax.vmap(lambda k: learner.init(k, images))(roots(key))
         return state
 
     def step(
@@ -70,8 +85,7 @@ def side_by_side(
         def one(key: PRNGKey, state: State, batch: Batch) -> tuple[State, Info]:
             return learner.step(key, state, batch, axis)
 
-        own = rp_keys.members(key, (members,))
-        after: tuple[State, Info] = over(one, own, state, batch)
+        after: tuple[State, Info] = over(one, roots(key), state, batch)
         return after
 
     def predict(
@@ -81,14 +95,15 @@ def side_by_side(
             own = rp_keys.member(key, index)
             return learner.predict(own, state, images, ids, noise)
 
-        return over(one, jnp.arange(members), state)
+        return over(one, numbers(), state)
 
     return Learner(
         init=init,
         step=step,
         predict=predict,
         mechanism=learner.mechanism,
-        members=(members, *learner.members),
+        members=(count, *learner.members),
+        part=lambda count, first: _members(learner, count, mapping, first),
     )
 
 

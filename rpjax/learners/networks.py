@@ -19,7 +19,8 @@ class Network(NamedTuple):
     """What a learner trains.
 
     init: (key, pixels) -> (params, stats).
-    apply: (record keys, params, stats, pixels, train, noise) -> (logits, stats).
+    apply: (record keys, params, stats, pixels, train, noise, axis) -> (logits, stats);
+        statistics of a batch are those of all devices of the axis together.
     """
 
     init: Callable[..., tuple[PyTree, PyTree]]
@@ -44,8 +45,11 @@ def linen(model: Any) -> Network:
         pixels: Array,
         train: bool = False,
         noise: bool = True,
+        axis: str | None = None,
     ) -> tuple[Array, PyTree]:
         net = model if noise else quiet
+        if train and axis and hasattr(net, "batch_axis"):
+            net = net.clone(batch_axis=axis)
         variables = (
             {"params": params, "batch_stats": stats} if stats else {"params": params}
         )
@@ -83,12 +87,13 @@ def averaged(
         pixels: Array,
         train: bool = False,
         noise: bool = True,
+        axis: str | None = None,
     ) -> tuple[Array, PyTree]:
         def one(index: Array, params: PyTree, stats: PyTree) -> tuple[Array, PyTree]:
             own = None
             if keys is not None:
                 own = jax.vmap(lambda k: rp_keys.member(k, index))(keys)
-            return network.apply(own, params, stats, pixels, train, noise)
+            return network.apply(own, params, stats, pixels, train, noise, axis)
 
         logits, stats = over(one, jnp.arange(members), params, stats)
         return combined(logits, combine), stats

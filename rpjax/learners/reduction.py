@@ -3,22 +3,27 @@
 For use inside `jax.shard_map` with the named axis manual (`rpjax.training.devices`).
 """
 
+from typing import TypeVar
+
 import jax
-from jaxtyping import Array
+from jax.flatten_util import ravel_pytree
 
 from rpjax.annotations import PyTree
 
-
-def summed(value: Array, axis: str | None) -> Array:
-    """`value` summed over the devices of `axis`."""
-    return value if axis is None else jax.lax.psum(value, axis)
+Tree = TypeVar("Tree")
 
 
-def mean_over(tree: PyTree, axis: str | None) -> PyTree:
-    """Each leaf's mean over the devices of `axis`."""
+def summed(tree: Tree, axis: str | None) -> Tree:
+    """Every leaf summed over the devices of `axis`, in one all-reduce.
+
+    One flat vector goes over the wire, gradients and figures together: a step has a
+    single point at which devices wait for each other.
+    """
     if axis is None:
         return tree
-    return jax.tree.map(lambda leaf: jax.lax.pmean(leaf, axis), tree)
+    flat, unravel = ravel_pytree(tree)
+    total: Tree = unravel(jax.lax.psum(flat, axis))
+    return total
 
 
 def vary(tree: PyTree, axis: str | None) -> PyTree:

@@ -15,7 +15,7 @@ from rpjax.learners.base import Batch, Info, Learner, Mechanism, State
 from rpjax.learners.inputs import Draw, Inputs, noise_keys
 from rpjax.learners.losses import correct, cross_entropy
 from rpjax.learners.networks import Combine, Mapping, Network, averaged, linen
-from rpjax.learners.reduction import mean_over, summed, vary
+from rpjax.learners.reduction import summed, vary
 
 
 def supervised(
@@ -67,28 +67,28 @@ def _learner(
         noise = noise_keys(state, "residual_noise", draw, batch.ids)
 
         def loss_sum(params: PyTree) -> tuple[Array, tuple[Array, PyTree]]:
-            logits, stats = network.apply(noise, params, state.stats, pixels, True)
+            logits, stats = network.apply(
+                noise, params, state.stats, pixels, True, axis=axis
+            )
             losses = cross_entropy(logits, batch.labels)
             return jnp.sum(losses * batch.valid), (logits, stats)
 
         # vary: differentiated as replicated parameters, the gradient would be summed
         # over the axis once more by itself
-        gradient, (logits, stats) = jax.grad(loss_sum, has_aux=True)(
+        own, (logits, stats) = jax.grad(loss_sum, has_aux=True)(
             vary(state.params, axis)
         )
-        count = summed(jnp.sum(batch.valid, dtype=jnp.float32), axis)
-        gradient = jax.tree.map(
-            lambda g: summed(g, axis) / jnp.maximum(count, 1), gradient
-        )
+        gradient, sums = summed((own, figures(logits, batch)), axis)
+        gradient = jax.tree.map(lambda g: g / jnp.maximum(sums["count"], 1), gradient)
         updates, opt_state = tx.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         state = state._replace(
             step=state.step + 1,
             params=params,
-            stats=mean_over(stats, axis),
+            stats=stats,
             opt_state=opt_state,
         )
-        return state, report(logits, batch, axis)
+        return state, means(sums)
 
     def joint(members: int, mapping: Mapping, combine: Combine) -> Learner:
         return _learner(
@@ -145,10 +145,17 @@ def predict_with(network: Network, inputs: Inputs, noisy: bool) -> Any:
     return predict
 
 
-def report(logits: Array, batch: Batch, axis: str | None) -> Info:
-    """Mean loss and accuracy of a training batch, before the update."""
-    count = summed(jnp.sum(batch.valid, dtype=jnp.float32), axis)
-    loss = summed(jnp.sum(cross_entropy(logits, batch.labels) * batch.valid), axis)
-    hits = summed(jnp.sum(correct(logits, batch.labels) * batch.valid), axis)
-    count = jnp.maximum(count, 1)
-    return {"loss": loss / count, "accuracy": hits / count}
+def figures(logits: Array, batch: Batch) -> Info:
+    """Sums of a training batch, before the update: valid records, losses, hits."""
+    losses, hits = cross_entropy(logits, batch.labels), correct(logits, batch.labels)
+    return {
+        "count": jnp.sum(batch.valid, dtype=jnp.float32),
+        "loss": jnp.sum(losses * batch.valid),
+        "accuracy": jnp.sum(hits * batch.valid, dtype=jnp.float32),
+    }
+
+
+def means(sums: Info) -> Info:
+    """Each sum over the number of valid records, which is left out."""
+    count = jnp.maximum(sums["count"], 1)
+    return {name: total / count for name, total in sums.items() if name != "count"}

@@ -81,6 +81,8 @@ class ResNet(nn.Module):
     skip: False removes the identity, for the paper's ablation.
     convolution: "xla", "im2col", or "auto": im2col on CPU, xla elsewhere.
     dtype: of the activations; parameters, statistics and logits stay float32.
+    batch_axis: mesh axis over which a batch is split, for BatchNorm's statistics; a
+        learner fills it in.
     """
 
     stages: tuple[int, ...]
@@ -97,6 +99,7 @@ class ResNet(nn.Module):
     skip: bool = True
     convolution: Convolution = "auto"
     dtype: Any = jnp.float32
+    batch_axis: str | None = None
 
     @nn.compact
     def __call__(
@@ -207,6 +210,7 @@ class _Layers:
                 use_running_average=not self.train,
                 momentum=0.9,
                 dtype=self.net.dtype,
+                axis_name=self.net.batch_axis,
                 name=name,
             )(x)
         # the largest number of groups up to the one asked for that divides the width

@@ -1,20 +1,23 @@
 """Asking a trained learner: one query function for evaluation, targets and shadows."""
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
+from scipy.special import logsumexp
 
 from rpjax import keys as rp_keys
-from rpjax.annotations import PRNGKey
 from rpjax.data.records import Records
 from rpjax.errors import InputError
 from rpjax.learners import Learner, State
+from rpjax.training import programs
+from rpjax.training.devices import MEMBER, Devices, Layout, layout
 
 
 @dataclass(frozen=True)
@@ -58,39 +61,74 @@ def answers(
     query: Query | None = None,
     seed: int = 0,
     batch_size: int = 256,
+    devices: Devices = None,
 ) -> Float[np.ndarray, "... n k"]:
     """Log-probabilities of each record, with the learner's member axes in front.
 
     A record's noise comes from `seed`, the draw's number and its id, so an answer does
-    not depend on which other records are asked. All batches are padded to `batch_size`,
-    since compiled arithmetic may differ in the last bits between shapes: a record's
-    answer is the same, bit for bit, alone and among others.
+    not depend on which other records are asked, nor on the devices. All batches are
+    padded to `batch_size`, since compiled arithmetic may differ in the last bits
+    between shapes: a record's answer is the same, bit for bit, alone and among others.
+    devices: see `rpjax.training.devices.layout`.
     """
     query = query or Query()
     draws = query.draws if query.noise and learner.mechanism.noisy else 1
-    ask = _compiled(learner)
-    key = rp_keys.domain(rp_keys.root(seed), "query")
+    where = layout(devices, learner.members, 0)
+    slots = -(-batch_size // where.data) * where.data
+    root = rp_keys.domain(rp_keys.root(seed), "query")
+    impl = programs.impl_of(root)
+    ask = _compiled(learner, where, query.noise, impl)
+    words = [
+        where.put(jax.random.key_data(rp_keys.at_step(root, draw)))
+        for draw in range(draws)
+    ]
+    state = _placed(state, where)
     parts = []
-    for start in range(0, len(records), batch_size):
-        images, ids = _padded(records, start, batch_size)
-        log_probs = [
-            ask(rp_keys.at_step(key, d), state, images, ids, query.noise)
-            for d in range(draws)
-        ]
-        mean = jax.nn.logsumexp(jnp.stack(log_probs), 0) - jnp.log(draws)
-        parts.append(mean)
-    joined = np.concatenate([np.asarray(part) for part in parts], axis=-2)
+    for start in range(0, len(records), slots):
+        asked = where.put(_padded(records, start, slots), P(where.axis))
+        log_probs = [where.fetch(ask(word, state, *asked)) for word in words]
+        parts.append(logsumexp(np.stack(log_probs), 0) - math.log(draws))
+    joined = np.concatenate(parts, axis=-2)
     return joined[..., : len(records), :]
 
 
+def _placed(state: State, where: Layout) -> State:
+    """The state where the program wants it, whatever trained it."""
+    leaves = jax.tree.leaves(state)
+    if where.mesh is None:
+        spread = any(
+            isinstance(leaf, jax.Array) and len(leaf.devices()) > 1 for leaf in leaves
+        )
+        state = where.put(jax.device_get(state)) if spread else state
+    else:
+        state = where.put(where.fetch(state), where.member_spec())
+    return state
+
+
 @functools.lru_cache(maxsize=32)
-def _compiled(learner: Learner) -> Callable[..., Array]:
+def _compiled(
+    learner: Learner, where: Layout, noise: bool, impl: str
+) -> Callable[..., Array]:
     """One compiled program per learner, for every call of `answers`."""
 
-    def ask(key: PRNGKey, state: State, images: Array, ids: Array, noise: bool) -> Any:
-        return jax.nn.log_softmax(learner.predict(key, state, images, ids, noise))
+    def logits(words: Array, state: State, images: Array, ids: Array) -> Array:
+        local, key = where.local(learner), programs.key_of(words, impl)
+        answer = local.predict(key, state, images, ids, noise)
+        return jnp.moveaxis(answer, -2, 0)  # records first, whatever members follow
 
-    compiled: Callable[..., Array] = jax.jit(ask, static_argnums=4)
+    member = where.member_spec()
+    split = where.members > 1
+    records = P(where.axis)
+    out = P(where.axis, MEMBER) if split else records
+    mapped = where.mapped(logits, (P(), member, records, records), out)
+
+    def ask(words: Array, state: State, images: Array, ids: Array) -> Array:
+        answer = jnp.moveaxis(mapped(words, state, images, ids), 0, -2)
+        if split and learner.combine is not None:
+            answer = learner.combine(answer)
+        return jax.nn.log_softmax(answer)
+
+    compiled: Callable[..., Array] = jax.jit(ask)
     return compiled
 
 

@@ -13,8 +13,9 @@ from rpjax.learners import Learner, State
 from rpjax.perturbations import Additive, Multiplicative
 from rpjax.privacy import Guarantee, dpsgd_guarantee, feature_guarantee
 from rpjax.privacy.residual import box_diameter
-from rpjax.training.checkpoints import History
+from rpjax.training.devices import Devices
 from rpjax.training.evaluation import Query, answers
+from rpjax.training.history import History
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Run:
     records: how many each member was trained on; shape: (height, width, channels).
     stopwatch: (steps) -> seconds that so many steps take now, on a copy of the state;
         None for a run that was only picked up again.
+    devices: what it was trained on, and what answers its queries.
     """
 
     learner: Learner
@@ -53,6 +55,7 @@ class Run:
     shape: tuple[int, int, int]
     cost: Cost
     stopwatch: Callable[[int], float] | None = None
+    devices: Devices = None
 
     @property
     def epochs(self) -> float:
@@ -61,7 +64,9 @@ class Run:
 
     def answers(self, records: Records, query: Query | None = None) -> np.ndarray:
         """Log-probabilities (n, classes), see `rpjax.training.answers`."""
-        return answers(self.learner, self.state, records, query, self.seed)
+        return answers(
+            self.learner, self.state, records, query, self.seed, devices=self.devices
+        )
 
     def evaluate(
         self, records: Records, query: Query | None = None
