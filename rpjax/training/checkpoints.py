@@ -34,7 +34,7 @@ class Checkpoints:
     """
 
     def __init__(
-        self, folder: Path, facts: dict[str, Any], every_seconds: float = 60.0
+        self, folder: Path, facts: dict[str, Any], every_seconds: float
     ) -> None:
         import orbax.checkpoint as ocp  # slow to import, and only needed here
 

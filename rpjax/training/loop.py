@@ -54,6 +54,7 @@ def fit(
     devices: Devices = None,
     report: Reporter | None = None,
     checkpoints: Path | None = None,
+    checkpoint_seconds: float = 60.0,
 ) -> Run:
     """Train `learner` on `records` and return what that leaves behind.
 
@@ -69,6 +70,7 @@ def fit(
         (`rpjax.training.devices.layout`); None is one, or all of several processes.
     checkpoints: a folder in which to save now and then, and from which to go on. With
         it, SIGTERM to any process ends the training with what it has saved.
+    checkpoint_seconds: how long to train between two of them.
 
     Raises:
         InputError: for a setting that cannot be, or that a checkpoint contradicts.
@@ -95,7 +97,8 @@ def fit(
     keeper = None
     if checkpoints:
         facts = {"seed": seed, "noise_seed": noise_seed, "batch_size": batch_size}
-        keeper = Checkpoints(checkpoints, _ledger(learner, sampler, records) | facts)
+        facts = _ledger(learner, sampler, records) | facts
+        keeper = Checkpoints(checkpoints, facts, checkpoint_seconds)
     try:
         if keeper and (saved := keeper.restore(state, steps)):
             state, log = saved
