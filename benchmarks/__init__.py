@@ -1,0 +1,14 @@
+"""One way to measure rpjax, to keep what was measured, and to draw it."""
+
+BENCHMARKS = {
+    "steps": "a step of plain training, Strategy I, Strategy II, DP-SGD: time, memory",
+    "pytorch": "the same ResNet in rpjax and in PyTorch, step beside step",
+    "epoch": "seconds an epoch for one net, an ensemble, or a bank of shadow models",
+    "ensembles": "members by mapping and convolution, against as many single runs",
+    "members": "gradients of members and of single examples, outside any loop of steps",
+    "compile": "time to the first step, with an empty compilation cache and a full one",
+    "scaling": "work and communication of each of 1 to 8 devices, from the program",
+    "roofline": "how much of the device's measured peak a training step reaches",
+    "generators": "what a Strategy I step costs by generator of its random numbers",
+}
+"""Name and sentence of each; the module `benchmarks.NAME` holds it as BENCHMARK."""

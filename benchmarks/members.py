@@ -1,101 +1,89 @@
 """How to run the members of an ensemble on this device: mapping x convolution.
 
-    python -m benchmarks.members --out benchmarks/records/members_cpu.json
-
-Times the gradient of ResNet-8 for several members, each with its own batch, and for
-per-example gradients. Everything is measured in turns in one process, so that ratios
-hold even on a machine that is busy; absolute times are this machine's.
+Times the gradient of a net for several members, each with its own batch, and for
+per-example gradients, outside any loop over steps. `ensembles` asks the same of whole
+training steps.
 """
 
-import argparse
-import json
-import statistics
 import time
-from pathlib import Path
+from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from matplotlib.figure import Figure
 
-from benchmarks.record import record
+from benchmarks import cells
+from benchmarks.benchmark import Benchmark, Row, Watch
+from benchmarks.drawing import Panel, bars, look
+from benchmarks.timing import calls_of, in_turns, ratio, summary
+from benchmarks.workloads import CLASSES, net
 from rpjax import keys
 from rpjax.learners.losses import cross_entropy
 from rpjax.learners.networks import over_members
-from rpjax.models import resnet
 from rpjax.perturbations import Additive
 
-ROUNDS = 7
+
+@dataclass(frozen=True)
+class Members:
+    """Gradients of several members, and of single examples, by mapping."""
+
+    sizes: tuple[int, ...] = (8, 28)
+    """Height and width of the images, of one channel."""
+    members: int = 5
+    model: str = "resnet8"
+    batch: int = 64
+    rounds: int = 7
+    """How often each is timed."""
+    seed: int = 0
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sizes", type=int, nargs="+", default=[8, 28])
-    parser.add_argument("--members", type=int, default=5)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
-    rows = [
-        row
-        for size in options.sizes
-        for row in measured(size, options.members, options.batch)
-    ]
-    for row in rows:
-        print(
-            f"{row['size']:>3} px  {row['what']:<28}{row['compile_seconds']:7.1f} s "
-            f"{1e3 * row['seconds']:9.1f} ms {row['relative']:6.2f} x"
-        )
-    if options.out:
-        settings = {"members": options.members, "batch": options.batch}
-        result = record("members", settings | {"rounds": ROUNDS}, rows)
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(result, indent=1) + "\n")
+def measure(settings: Members, watch: Watch) -> list[Row]:
+    return [row for size in settings.sizes for row in _of_size(settings, size, watch)]
 
 
-def measured(size, members, batch):
+def _of_size(settings: Members, size: int, watch: Watch) -> list[Row]:
     """One row for each way, relative to one member's step with the fastest convolution.
 
     `relative` is per member, so 1 means that members cost what single nets cost.
     """
-    programs, compile_seconds = {}, {}
-    for name, (function, args) in ways(size, members, batch).items():
+    clocks, compile_seconds = {}, {}
+    for name, (function, args) in ways(settings, size).items():
+        watch(f"compiling {name}, {size} pixels")
         began = time.perf_counter()
-        programs[name] = jax.jit(function).lower(*args).compile(), args
+        program = jax.jit(function).lower(*args).compile()
         compile_seconds[name] = time.perf_counter() - began
-    seconds = {name: [] for name in programs}
-    for _ in range(ROUNDS):
-        for name, (program, args) in programs.items():
-            began = time.perf_counter()
-            jax.block_until_ready(program(*args))
-            seconds[name].append(time.perf_counter() - began)
-    median = {name: statistics.median(times) for name, times in seconds.items()}
-    single = min(median["one member, xla"], median["one member, im2col"])
+        clocks[name] = calls_of(program, args)
+    times = in_turns(clocks, settings.rounds, watch)
+    singles = [name for name in times if name.startswith("one member")]
+    single = min(singles, key=lambda name: summary(times[name])["seconds"])
     return [
         {
             "size": size,
             "what": name,
-            "seconds": median[name],
-            "spread": [min(times), max(times)],
+            **summary(own),
             "compile_seconds": compile_seconds[name],
-            "relative": median[name]
-            / single
-            / (members if name.startswith("members") else 1),
+            "relative": ratio(own, times[single])
+            / (settings.members if name.startswith("members") else 1),
         }
-        for name, times in seconds.items()
+        for name, own in times.items()
     ]
 
 
-def ways(size, members, batch):
+def ways(settings: Members, size: int) -> dict[str, tuple[Any, tuple[Any, ...]]]:
     """Name -> (function, arguments)."""
-    rng = np.random.default_rng(0)
+    members, batch = settings.members, settings.batch
+    rng = np.random.default_rng(settings.seed)
     x = jnp.asarray(rng.normal(size=(members, batch, size, size, 1)), jnp.float32)
-    y = jnp.asarray(rng.integers(0, 10, (members, batch)))
-    own = jax.random.split(keys.root(0), (members, batch))
+    y = jnp.asarray(rng.integers(0, CLASSES, (members, batch)))
+    own = jax.random.split(keys.root(settings.seed), (members, batch))
     found = {}
     for convolution in ("xla", "im2col"):
-        model = resnet(8, 10, convolution=convolution, perturbation=Additive(0.5))
+        model = net(settings.model, convolution=convolution, perturbation=Additive(0.5))
         loss = mean_loss(model)
-        init = jax.jit(lambda model=model: model.init(keys.root(0), own[0], x[0]))
-        params = init()
+        init = jax.jit(lambda key, m=model: m.init(key, own[0], x[0]))
+        params = init(keys.root(settings.seed))
         stacked = jax.tree.map(lambda a: jnp.stack([a] * members), params)
         one = (params, own[0], x[0], y[0])
         found[f"one member, {convolution}"] = (jax.grad(loss), one)
@@ -110,20 +98,50 @@ def ways(size, members, batch):
     return found
 
 
-def mean_loss(model):
-    def loss(params, own, x, y):
+def mean_loss(model: Any) -> Any:
+    def loss(params: Any, own: Any, x: Any, y: Any) -> jax.Array:
         return cross_entropy(model.apply(params, own, x), y).mean()
 
     return loss
 
 
-def per_example(loss):
-    def gradients(params, own, x, y):
+def per_example(loss: Any) -> Any:
+    def gradients(params: Any, own: Any, x: Any, y: Any) -> Any:
         one = lambda k, xi, yi: jax.grad(loss)(params, k[None], xi[None], yi[None])
         return jax.vmap(one)(own, x, y)
 
     return gradients
 
 
-if __name__ == "__main__":
-    main()
+def figure(record: dict[str, Any], theme: Any) -> Figure:
+    groups: dict[str, list[Row]] = {}
+    for row in record["rows"]:
+        groups.setdefault(f"{row['size']} pixels", []).append(row)
+    styles = look(["one member", "per example", "members"])
+    panel = Panel(
+        "time, per member",
+        lambda row: row["relative"],
+        lambda row: f"{cells.times(row['relative'])}  {cells.precise(row['seconds'])}",
+        rule=1.0,
+    )
+    return bars(
+        groups,
+        lambda row: row["what"],
+        (panel,),
+        lambda row: styles[row["what"].split(",")[0]],
+        theme,
+    )
+
+
+BENCHMARK = Benchmark(
+    Members,
+    measure,
+    (
+        ("Pixels", lambda row: str(row["size"])),
+        ("What", lambda row: row["what"]),
+        ("Gradient: median [least, most]", cells.median),
+        ("Per member, relative", lambda row: cells.times(row["relative"])),
+        ("Compiled in", lambda row: cells.precise(row["compile_seconds"])),
+    ),
+    figure,
+)
