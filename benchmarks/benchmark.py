@@ -1,4 +1,4 @@
-"""What a benchmark is: settings, a function from settings to rows, and how both look."""
+"""What a benchmark is: settings, a function from them to rows, and how rows look."""
 
 import importlib
 from collections.abc import Callable, Sequence

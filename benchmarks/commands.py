@@ -73,10 +73,12 @@ def _carry_out(name: str, argv: list[str]) -> int:
                 print(path)
         return 0
     if name == "queue":
-        from benchmarks import queue
+        from benchmarks import gpu_queue
 
-        options = tyro.cli(queue.Queue, args=argv, prog="python -m benchmarks queue")
-        return queue.work(options)
+        options = tyro.cli(
+            gpu_queue.Queue, args=argv, prog="python -m benchmarks queue"
+        )
+        return gpu_queue.work(options)
     return _run(name, argv)
 
 
@@ -98,9 +100,10 @@ def _run(name: str, argv: list[str]) -> int:
     with watching(console) as watch:
         rows = benchmark.measure(settings, watch)
     result = record(name, settings, rows)
-    console.print(table(benchmark, rows))
     if out is not None:
         write(out, result)
+    console.print(table(benchmark, rows))
+    if out is not None:
         console.print(f"written: {out}", highlight=False)
     return 0
 
@@ -124,10 +127,10 @@ def parsed(name: str, kind: Any, argv: list[str]) -> tuple[Any, Path | None]:
 
 def table(benchmark: Any, rows: list[dict[str, Any]]) -> Any:
     """The rows as rich prints them."""
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
-    made = Table(*(Text(header) for header, _ in benchmark.columns))
+    made = Table(*(Column(Text(header)) for header, _ in benchmark.columns))
     for row in rows:
         made.add_row(*(Text(cell(row)) for _, cell in benchmark.columns))
     return made

@@ -42,7 +42,7 @@ class Ensembles:
     mappings: tuple[Mapping, ...] = ("auto", "vmap", "map", "unroll")
     convolutions: tuple[Convolution, ...] = ("auto", "xla", "im2col")
     bank: bool = True
-    """Also members on their own halves of the records, as the library would run them."""
+    """Also members on their own halves of the records, as rpjax would run them."""
     method: Method = "plain"
     size: Size | None = None
     """Whose images are imitated; left out: digits on a CPU, else cifar10."""

@@ -73,6 +73,13 @@ def on_cpu() -> bool:
     return platform() == "cpu"
 
 
+def cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def _use(threads: int | None) -> None:
     if threads is not None and hasattr(os, "sched_setaffinity"):
         mine = sorted(os.sched_getaffinity(0))

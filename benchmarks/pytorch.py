@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from matplotlib.figure import Figure
@@ -20,7 +21,7 @@ from matplotlib.figure import Figure
 from benchmarks import cells
 from benchmarks.benchmark import Benchmark, Row, Watch
 from benchmarks.drawing import Panel, bars, look
-from benchmarks.processes import Worker, fresh, on_cpu
+from benchmarks.processes import Worker, cores, fresh, on_cpu
 from benchmarks.timing import in_turns, ratio, reason, steps_of, summary
 from benchmarks.workloads import (
     CLASSES,
@@ -34,6 +35,7 @@ from benchmarks.workloads import (
 )
 from rpjax import keys
 from rpjax.errors import InputError
+from rpjax.learners import Inputs
 from rpjax.models import ResNet
 from rpjax.report.drawing import Theme
 
@@ -66,15 +68,16 @@ class PyTorch:
 def measure(settings: PyTorch, watch: Watch) -> list[Row]:
     if importlib.util.find_spec("torch") is None:
         raise InputError("PyTorch is not installed; `pip install torch` adds it")
+    if not on_cpu() and not fresh(_torch_has_cuda):
+        raise InputError(
+            "PyTorch sees no GPU here and JAX does; install its CUDA build"
+        )
     watch("comparing the nets")
     same = fresh(differences, settings, environment={"JAX_PLATFORMS": "cpu"})
     if max(same["logits"], same["gradients"]) > TOLERANCE:
         raise InputError(f"the nets differ ({same}); their times cannot be compared")
-    threads = settings.threads or len(os.sched_getaffinity(0))
-    environment = {
-        "OMP_NUM_THREADS": str(threads),
-        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
-    }
+    threads = settings.threads or cores()
+    environment = {"OMP_NUM_THREADS": str(threads)}
     with (
         Worker(environment, threads) as ours,
         Worker(environment, threads) as theirs,
@@ -97,7 +100,7 @@ def measure(settings: PyTorch, watch: Watch) -> list[Row]:
     return rows + failed
 
 
-# ------------------------------------------------------------------- the nets are the same
+# -------------------------------------------------------------- the nets are the same
 
 
 def differences(settings: PyTorch) -> Row:
@@ -109,7 +112,7 @@ def differences(settings: PyTorch) -> Row:
     shape = SHAPES[settings.size]
     data = random_pixels(16, shape, settings.seed)
     model = net(settings.model, convolution="xla")
-    pixels = (data.images.astype(np.float32) / 255 - 0.5) / 0.5
+    pixels = Inputs().normalised(jnp.asarray(data.images))
     params = start(model, shape, settings.seed)
     theirs = torch_copy(model, shape)
     torch_net.load(theirs, params)
@@ -138,9 +141,7 @@ def differences(settings: PyTorch) -> Row:
 
 def start(model: ResNet, shape: tuple[int, int, int], seed: int) -> Any:
     """First parameters, and scales and biases that are not one and zero."""
-    init = jax.jit(
-        lambda key: model.init(key, None, np.zeros((1, *shape), "f"))["params"]
-    )
+    init = jax.jit(lambda key: model.init(key, None, jnp.zeros((1, *shape)))["params"])
     params = init(keys.root(seed))
     rng = np.random.default_rng(seed)
     return jax.tree.map(
@@ -160,7 +161,7 @@ def torch_copy(model: ResNet, shape: tuple[int, int, int]) -> Any:
     return torch_net.Net(model.stages, model.widths, CLASSES, shape[-1], **options)
 
 
-# ------------------------------------------------------------------------------- the clocks
+# ------------------------------------------------------------------------- the clocks
 
 Name = tuple[str, str, str, str]
 """Framework, mode, layout, dtype."""
@@ -232,6 +233,12 @@ def _hold(settings: PyTorch, name: Name) -> int:
     return 10_000
 
 
+def _torch_has_cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
 def _seconds(name: Name, steps: int) -> float:
     return _HELD[name](steps)
 
@@ -243,7 +250,7 @@ def _best_eager(times: dict[Name, list[float]]) -> Name | None:
     return min(eager, key=lambda name: summary(times[name])["seconds"], default=None)
 
 
-# --------------------------------------------------------------------------------- how it looks
+# ----------------------------------------------------------------------- how it looks
 
 
 def _facts(name: Name) -> Row:

@@ -67,13 +67,17 @@ def steps_of(
     return Steps(lambda: stopwatch(count) / count, count)
 
 
-def calls_of(program: Callable[..., Any], args: tuple[Any, ...]) -> Clock:
-    """Seconds of one call, warmed up."""
+def calls_of(
+    program: Callable[..., Any], args: tuple[Any, ...], repeat: int = 1
+) -> Clock:
+    """Seconds of one call, warmed up; of `repeat` at a time where a call is short."""
 
     def clock() -> float:
         began = time.perf_counter()
-        jax.block_until_ready(program(*args))
-        return time.perf_counter() - began
+        for _ in range(repeat):
+            result = program(*args)
+        jax.block_until_ready(result)
+        return (time.perf_counter() - began) / repeat
 
     clock()
     return clock

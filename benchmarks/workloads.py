@@ -1,4 +1,4 @@
-"""What is trained in benchmarks: nets, learners, random pixels, and rpjax's programs."""
+"""What is trained in benchmarks: nets, learners, random pixels, rpjax's programs."""
 
 import re
 from typing import Any, Literal

@@ -10,13 +10,14 @@ import pytest
 from jax.sharding import PartitionSpec as P
 from support import Dense, assert_close, batch_of, records, start, tiny
 
+from benchmarks.hlo import collectives
+from benchmarks.workloads import training_program
 from rpjax import keys
 from rpjax.errors import InputError
 from rpjax.learners import Inputs, dpsgd, ensemble, side_by_side, supervised
 from rpjax.perturbations import Additive, Multiplicative
-from rpjax.training import Query, answers, fit, programs
+from rpjax.training import Query, answers, fit
 from rpjax.training.devices import Layout, layout, number
-from rpjax.training.loop import sampler_for
 
 TX = optax.sgd(0.2, momentum=0.9)
 
@@ -139,32 +140,6 @@ def test_the_clipped_sum_of_eight_devices_equals_a_python_loop(small):
     assert all(np.abs(leaf).max() > 1e-4 for leaf in jax.tree.leaves(total))
 
 
-def compiled_step(learner, data, devices, batch_size):
-    """The program that takes steps, as `fit` compiles it."""
-    sampler = sampler_for(learner, len(data), batch_size)
-    where = layout(devices, learner.members, sampler.capacity)
-    root = keys.root(0)
-    impl = programs.impl_of(root)
-    words = where.put(jax.random.key_data(root))
-    first = jax.jit(programs.first_state(learner, where, impl))
-    state = first(words, where.put(data.images[:1]))
-    table = np.broadcast_to(np.arange(len(data)), (*learner.members, len(data)))
-    arrays = (
-        *where.put((data.images, data.labels, data.ids)),
-        where.put(table.astype(np.int32), where.member_spec()),
-    )
-    plan_keys = programs.plan_keys(sampler, learner.members, root, state.secret)
-    draw = programs.planned(learner, sampler, where, impl)
-    plan = jax.jit(draw)(
-        where.put(jax.random.key_data(plan_keys), where.member_spec()), np.int32(0)
-    )
-    steps = jax.jit(programs.resident_steps(learner, where, impl))
-    return steps.lower(words, state, arrays, plan, np.int32(0), np.int32(1)).compile()
-
-
-KINDS = "all-gather|all-to-all|all-reduce|collective-permute|reduce-scatter"
-COLLECTIVES = rf"= [^=]*? ({KINDS})(?:-start)?\("
-
 PARALLEL = {
     "plain": (lambda: supervised(residual_net("xla", None), TX), 1),
     "perturbed": (lambda: plain(residual_net("xla")), 1),
@@ -191,8 +166,8 @@ def test_devices_speak_once_a_step_and_share_the_work_evenly(
     """No gather, one all-reduce of the gradient, FLOPs within 5 % of an eighth."""
     learner, data = make(), records(64, shape=(16, 16, 1))
     batch = 64 if learner.mechanism.kind == "forward" else 8
-    one, eight = (compiled_step(learner, data, n, batch) for n in (1, 8))
-    found = re.findall(COLLECTIVES, eight.as_text())
+    one, eight = (training_program(learner, data, batch, n)[0] for n in (1, 8))
+    found = [each.kind for each in collectives(eight.as_text())]
     assert found == ["all-reduce"] * reductions
     flops = [program.cost_analysis()["flops"] for program in (one, eight)]
     assert flops[1] <= 1.05 * flops[0] / 8
@@ -208,9 +183,8 @@ def test_the_compiler_of_sharded_jit_shows_up_in_these_counts(optimised):
     batch = where.put(jax.device_get(batch), P(None, "data"))
     state = where.put(jax.device_get(state))
     step = jax.jit(lambda s, b: learner.step(keys.root(0), s, b))
-    assert "all-gather" in re.findall(
-        COLLECTIVES, step.lower(state, batch).compile().as_text()
-    )
+    found = collectives(step.lower(state, batch).compile().as_text())
+    assert "all-gather" in {each.kind for each in found}
 
 
 def test_a_run_resumes_on_several_devices_and_moves_between_their_numbers(
