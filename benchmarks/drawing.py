@@ -107,10 +107,13 @@ def _bar_axes(
     values = [panel.value(row) for row in rows]
     lengths = [value or 0.0 for value in values]
     colours = [style(row).colour(theme) for row in rows]
-    axes.barh(range(len(rows)), lengths, height=0.62, color=colours)
+    height = 0.62 if len(rows) > 1 else 0.4
+    axes.barh(range(len(rows)), lengths, height=height, color=colours)
     for place, (row, value) in enumerate(zip(rows, values, strict=True)):
-        end = lengths[place]
-        if value is not None and (ends := panel.spread(row)):
+        # what is written starts beyond the rule, not across it
+        end = max(lengths[place], panel.rule or 0.0)
+        ends = panel.spread(row)
+        if value is not None and ends and ends[0] < ends[1]:
             axes.plot(ends, [place] * 2, color=theme.muted, linewidth=1.2)
             end = max(end, *ends)
         text = "not measured" if value is None else panel.text(row)

@@ -168,6 +168,11 @@ def _name(row: Row) -> str:
     return f"{row['mapping']}, {row['convolution']}"
 
 
+def _kind(row: Row) -> str:
+    """What has one colour."""
+    return row["mapping"] if row["what"] == "ensemble" else row["what"]
+
+
 def figure(record: dict[str, Any], theme: Theme) -> Figure:
     rows = [row for row in record["rows"] if "error" not in row]
     counts = {row["members"] for row in rows if row["what"] != "single"}
@@ -192,14 +197,14 @@ def figure(record: dict[str, Any], theme: Theme) -> Figure:
 
 
 def _bars(rows: list[Row], theme: Theme) -> Figure:
-    styles = look([_name(row) for row in rows])
+    styles = look(list(dict.fromkeys(_kind(row) for row in rows)))
     panel = Panel(
         "time of a step, per member, relative to a single run",
         lambda row: row["relative"],
         lambda row: f"{cells.times(row['relative'])}  {cells.precise(row['seconds'])}",
         rule=1.0,
     )
-    return bars({"": rows}, _name, (panel,), lambda row: styles[_name(row)], theme)
+    return bars({"": rows}, _name, (panel,), lambda row: styles[_kind(row)], theme)
 
 
 BENCHMARK = Benchmark(

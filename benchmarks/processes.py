@@ -9,6 +9,7 @@ one owner.
 import functools
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -35,7 +36,7 @@ class Worker:
         self.pool = ProcessPoolExecutor(1, mp_context=context)
         with _environment({**SHARED, **(environment or {})}):
             # the process starts with its first call
-            self(_use, threads)
+            self(_start, threads)
 
     def __call__(self, function: Callable[..., Any], *args: Any) -> Any:
         return self.pool.submit(function, *args).result()
@@ -80,10 +81,19 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def _use(threads: int | None) -> None:
+def _start(threads: int | None) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     if threads is not None and hasattr(os, "sched_setaffinity"):
         mine = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, mine[:threads])
+
+
+def _end_with_parent() -> None:
+    """However the parent ended: an orphan would hold cores, or an accelerator."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 @contextmanager

@@ -269,14 +269,15 @@ def figure(record: dict[str, Any], theme: Theme) -> Figure:
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(row["dtype"], []).append(row)
-    styles = look(list(dict.fromkeys(label(row) for row in rows)))
+    kind = lambda row: f"{row['framework']} {row['mode']}"
+    styles = look(list(dict.fromkeys(map(kind, rows))))
     panel = Panel(
         "time of a step, relative to the fastest eager PyTorch",
         lambda row: row["relative"],
         lambda row: f"{cells.times(row['relative'])}  {cells.precise(row['seconds'])}",
         rule=1.0,
     )
-    return bars(groups, label, (panel,), lambda row: styles[label(row)], theme)
+    return bars(groups, label, (panel,), lambda row: styles[kind(row)], theme)
 
 
 BENCHMARK = Benchmark(

@@ -5,6 +5,7 @@ machine with eight: FLOPs of one device by the compiler's own count, and every e
 in the program's text with its bytes. On several real devices steps are timed too.
 """
 
+import os
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
@@ -71,9 +72,12 @@ class Scaling:
 
 
 def measure(settings: Scaling, watch: Watch) -> list[Row]:
+    flags = os.environ.get("XLA_FLAGS", "")
     fake = {
         "JAX_PLATFORMS": "cpu",
         "JAX_NUM_CPU_DEVICES": str(max(settings.devices)),
+        # machine code is the slow part, and nothing counts it
+        "XLA_FLAGS": f"{flags} --xla_backend_optimization_level=0",
     }
     rows = []
     for what in settings.what:

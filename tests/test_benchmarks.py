@@ -306,6 +306,26 @@ def test_a_process_of_its_own_has_its_own_variables_and_cores(monkeypatch):
     assert "OF_ITS_OWN" not in os.environ
 
 
+def test_a_process_of_its_own_ends_with_whoever_started_it():
+    code = (
+        "import os, signal\n"
+        "from benchmarks.processes import Worker\n"
+        "if __name__ == '__main__':\n"
+        "    print(Worker()(os.getpid), flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, cwd=FOLDER.parent
+    )
+    worker = int(ended.stdout)
+    for _ in range(100):
+        if not Path(f"/proc/{worker}").exists():
+            break
+        time.sleep(0.1)
+    else:
+        pytest.fail("the worker outlived its parent")
+
+
 def test_collectives_are_counted_with_their_bytes():
     text = (
         "%g = (f32[2,3]{1,0}, bf16[4]{0}) all-reduce(%a, %b), to_apply=%add\n"
