@@ -208,6 +208,23 @@ def test_two_devices_share_the_work_and_sum_the_gradient_once(records):
     assert rows["bank", 2]["along_members"] == 2
 
 
+def test_on_real_devices_steps_are_timed_too(records):
+    """These eight share two cores, so their times are only there."""
+    module = importlib.import_module("benchmarks.scaling")
+    counted = [row for row in read(records("scaling"))["rows"] if row["what"] == "bank"]
+    settings = module.Scaling(**(TINY["scaling"] | {"what": ("bank",)}))
+    one, two = module._with_times(settings, counted, silent)
+    assert one["relative"] == 1
+    assert two["relative"] == pytest.approx(two["seconds"] / one["seconds"])
+    assert two["flops"] == counted[1]["flops"]
+
+
+def test_a_peak_is_asked_of_devices_that_keep_count():
+    module = importlib.import_module("benchmarks.steps")
+    settings = module.Steps(**TINY["steps"])
+    assert module._peak(settings, "digits", "plain") is None  # a CPU keeps none
+
+
 def test_the_roof_is_the_lower_of_two(records):
     (row,) = read(records("roofline"))["rows"]
     roof = min(row["peak_flops"], row["intensity"] * row["peak_bytes"])
