@@ -132,6 +132,7 @@ def lines(
     axes: Axes,
     series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
     theme: Theme,
+    labels: Mapping[str, str] | None = None,
 ) -> None:
     """One line a name over numbers that double: members, devices."""
     for name, style in look(list(series)).items():
@@ -142,7 +143,7 @@ def lines(
             color=style.colour(theme),
             marker=style.marker,
             linestyle=style.line,
-            label=name,
+            label=(labels or {}).get(name, name),
         )
     ticks = sorted({x for across, _ in series.values() for x in across})
     axes.set_xscale("log", base=2)

@@ -172,16 +172,15 @@ def figure(record: dict[str, Any], theme: Theme) -> Figure:
     shares: dict[str, tuple[list[float], list[float]]] = {}
     sizes: dict[str, tuple[list[float], list[float]]] = {}
     for row in record["rows"]:
-        name = WHAT[row["what"]]
         for series, value in (
             (shares, 100 * row["ideal_share"]),
             (sizes, row["collective_bytes"] / 1e3),
         ):
-            across, upward = series.setdefault(name, ([], []))
+            across, upward = series.setdefault(row["what"], ([], []))
             across.append(row["devices"])
             upward.append(value)
-    lines(share, shares, theme)
-    lines(size, sizes, theme)
+    lines(share, shares, theme, WHAT)
+    lines(size, sizes, theme, WHAT)
     share.set_ylim(0, 108)
     share.set_title("Ideal share of the work, %")
     size.set_title("Exchanged a step by each device, kB")
