@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Array, Float, UInt32
 
 from rpjax.annotations import PRNGKey, RecordIds, RecordKeys
+from rpjax.draws import standard_normal
 
 DOMAINS = (
     "init",
@@ -107,5 +108,5 @@ def secret_normal(
     """
     words = secret.reshape(4, 2)
     keys = jax.vmap(lambda w: jax.random.wrap_key_data(w, impl="threefry2x32"))(words)
-    draws = jax.vmap(lambda k: jax.random.normal(at_step(k, step), (size,)))(keys)
+    draws = jax.vmap(lambda k: standard_normal(at_step(k, step), (size,)))(keys)
     return draws.sum(0) / 2
