@@ -1,14 +1,15 @@
-"""Standard normals: the numbers of `jax.random.normal`, drawn so that they cost little.
+"""Keys and standard normals: jax's numbers, drawn so that they cost little.
 
 jax hands the threefry hash to the compiler as one opaque operation. Spelled out as
-arithmetic it melts into whatever uses the draw: bit for bit the same numbers, in less
-than half the time and an eighth of the compilation (`benchmarks/records/draws_cpu.json`).
+arithmetic it melts into whatever uses the draw: bit for bit the same numbers, at a
+fraction of the time and of the compilation (`benchmarks/records/draws_cpu.json`).
 """
 
 import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, UInt32
 
@@ -27,19 +28,33 @@ def standard_normal(
         array of its own, where a compiler would else draw it again for every use.
     """
     size = math.prod(shape)
-    ours = str(jax.random.key_impl(key)) in ("fry", "threefry2x32")
-    if not (ours and jax.config.jax_threefry_partitionable and 1 < size < 2**32):
+    fits = 1 < size < 2**32 and jax.config.jax_threefry_partitionable
+    if not (_is_threefry(key) and fits):
         return jax.random.normal(key, shape, jnp.float32)
     words = jax.random.key_data(key)
+    counters = lax.iota(jnp.uint32, size).reshape(shape)
     if not apart:
-        return _normals(words, lax.iota(jnp.uint32, size)).reshape(shape)
+        return _normals(words, counters)
     # XLA does not fuse a concatenation into what uses it
-    counters = lax.iota(jnp.uint32, size)
-    halves = [_normals(words, part) for part in jnp.split(counters, [size // 2])]
-    return jnp.concatenate(halves).reshape(shape)
+    halves = jnp.split(counters, [shape[0] // 2])
+    return jnp.concatenate([_normals(words, half) for half in halves])
 
 
-def _normals(words: UInt32[Array, " 2"], counters: UInt32[Array, " n"]) -> Array:
+def fold_in(key: PRNGKey, data: int | np.integer | Array) -> PRNGKey:
+    """``jax.random.fold_in(key, data)``, whatever the key's generator."""
+    if not _is_threefry(key):
+        return jax.random.fold_in(key, data)
+    number = jnp.asarray(np.uint32(data) if isinstance(data, int) else data)
+    number = number.astype(jnp.uint32)
+    words = threefry(jax.random.key_data(key), jnp.zeros_like(number), number)
+    return jax.random.wrap_key_data(jnp.stack(words), impl="threefry2x32")
+
+
+def _is_threefry(key: PRNGKey) -> bool:
+    return str(jax.random.key_impl(key)) in ("fry", "threefry2x32")
+
+
+def _normals(words: UInt32[Array, " 2"], counters: UInt32[Array, "..."]) -> Array:
     high, low = threefry(words, jnp.zeros_like(counters), counters)
     # 23 bits as a number in [1, 2), then in (-1, 1)
     bits = ((high ^ low) >> 9) | jnp.uint32(0x3F800000)

@@ -125,7 +125,7 @@ def clip_to_ball(x: Pixels, bound: float) -> Pixels:
 
 def floored(x: Float[Array, "..."], floor: float) -> Float[Array, "..."]:
     """``sgn(x) max(|x|, floor)`` with sgn(0) = +1: never smaller than the floor."""
-    return jnp.where(x < 0, -1.0, 1.0) * jnp.maximum(jnp.abs(x), floor)
+    return jnp.where(jnp.abs(x) < floor, jnp.where(x < 0, -floor, floor), x)
 
 
 def _standard_normal(key: PRNGKey, x: Float[Array, "..."]) -> Float[Array, "..."]:

@@ -151,8 +151,8 @@ def _explicit(
     strides: tuple[int, ...],
 ) -> Pads:
     if isinstance(padding, str):
-        padding = lax.padtype_to_pads(size, window, strides, padding)
-    return tuple((int(low), int(high)) for low, high in padding)
+        return tuple(lax.padtype_to_pads(size, window, strides, padding))
+    return tuple((low, high) for low, high in padding)
 
 
 def im2col(
