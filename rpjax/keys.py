@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Array, Float, UInt32
 
 from rpjax.annotations import PRNGKey, RecordIds, RecordKeys
+from rpjax.draws import fold_in, standard_normal
 
 DOMAINS = (
     "init",
@@ -45,27 +46,27 @@ def domain(key: PRNGKey, name: str) -> PRNGKey:
     if name not in DOMAINS:
         raise ValueError(f"unknown key domain {name!r}; known: {', '.join(DOMAINS)}")
     digest = hashlib.blake2b(name.encode(), digest_size=4).digest()
-    return jax.random.fold_in(key, int.from_bytes(digest, "big"))
+    return fold_in(key, int.from_bytes(digest, "big"))
 
 
 def at_step(key: PRNGKey, step: int | Array) -> PRNGKey:
     """The key of one step, from the step's number."""
-    return jax.random.fold_in(key, step)
+    return fold_in(key, step)
 
 
 def per_record(key: PRNGKey, ids: RecordIds) -> RecordKeys:
     """One key a record, from the record's id: whatever else is in its batch."""
-    return jax.vmap(lambda i: jax.random.fold_in(key, i))(ids)
+    return jax.vmap(lambda i: fold_in(key, i))(ids)
 
 
 def per_block(keys: RecordKeys, index: int) -> RecordKeys:
     """The keys of one residual block, from the block's index and never its name."""
-    return jax.vmap(lambda k: jax.random.fold_in(k, index))(keys)
+    return jax.vmap(lambda k: fold_in(k, index))(keys)
 
 
 def member(key: PRNGKey, index: int | Array) -> PRNGKey:
     """The root key of one member."""
-    return jax.random.fold_in(domain(key, "member"), index)
+    return fold_in(domain(key, "member"), index)
 
 
 def members(key: PRNGKey, shape: tuple[int, ...]) -> Array:
@@ -90,7 +91,7 @@ def from_secret(secret: UInt32[Array, " 8"]) -> PRNGKey:
     """A key into which all of `secret` is folded; as threefry's it has 64 bits."""
     key = jax.random.wrap_key_data(secret[:2], impl="threefry2x32")
     for word in secret[2:]:
-        key = jax.random.fold_in(key, word)
+        key = fold_in(key, word)
     return key
 
 
@@ -107,5 +108,5 @@ def secret_normal(
     """
     words = secret.reshape(4, 2)
     keys = jax.vmap(lambda w: jax.random.wrap_key_data(w, impl="threefry2x32"))(words)
-    draws = jax.vmap(lambda k: jax.random.normal(at_step(k, step), (size,)))(keys)
+    draws = jax.vmap(lambda k: standard_normal(at_step(k, step), (size,)))(keys)
     return draws.sum(0) / 2

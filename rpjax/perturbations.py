@@ -24,6 +24,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from rpjax.annotations import FeatureMap, Pixels, PRNGKey, RecordKeys
+from rpjax.draws import standard_normal
 from rpjax.errors import InputError
 
 
@@ -72,7 +73,9 @@ class Multiplicative:
 
     def noise(self, key: PRNGKey, x: Float[Array, "..."]) -> Float[Array, "..."]:
         """``gamma floor(x) n``."""
-        return self.gamma * floored(x, self.floor) * _standard_normal(key, x)
+        # the gradient needs it again
+        n = standard_normal(key, x.shape, apart=True)
+        return self.gamma * floored(x, self.floor) * n
 
 
 def euler_step(
@@ -122,12 +125,12 @@ def clip_to_ball(x: Pixels, bound: float) -> Pixels:
 
 def floored(x: Float[Array, "..."], floor: float) -> Float[Array, "..."]:
     """``sgn(x) max(|x|, floor)`` with sgn(0) = +1: never smaller than the floor."""
-    return jnp.where(x < 0, -1.0, 1.0) * jnp.maximum(jnp.abs(x), floor)
+    return jnp.where(jnp.abs(x) < floor, jnp.where(x < 0, -floor, floor), x)
 
 
 def _standard_normal(key: PRNGKey, x: Float[Array, "..."]) -> Float[Array, "..."]:
     # bfloat16 draws take 128 values only, so the draw is float32 whatever x is
-    return jax.random.normal(key, x.shape, jnp.float32)
+    return standard_normal(key, x.shape)
 
 
 def _check(name: str, value: float) -> None:

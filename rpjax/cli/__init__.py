@@ -1,7 +1,9 @@
 """The command line: a command is a frozen dataclass and a function that runs it."""
 
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from rpjax.errors import InputError
 
@@ -30,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _failed(f"{argv[0]!r} is no command; known: {', '.join(COMMANDS)}")
     from rpjax.cli import commands  # slow: brings the rest
 
+    keep_programs()
     try:
         commands.run(argv[0], argv[1:])
     except (InputError, OSError) as error:
@@ -38,6 +41,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\nrpjax: interrupted; go on with --resume", file=sys.stderr)
         return 130
     return 0
+
+
+def keep_programs() -> None:
+    """Keep compiled programs for the next command, unless the user says where or not.
+
+    In ~/.cache/rpjax, or where JAX_COMPILATION_CACHE_DIR says; empty, it keeps none.
+    Importing rpjax sets nothing.
+    """
+    import jax
+
+    named = os.environ.get("JAX_COMPILATION_CACHE_DIR") is not None
+    if named or jax.config.jax_compilation_cache_dir:
+        return
+    home = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+    jax.config.update("jax_compilation_cache_dir", str(Path(home) / "rpjax"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 def _overview() -> str:

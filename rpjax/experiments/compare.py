@@ -134,6 +134,7 @@ def target(ready: Prepared, each: Plan, folder: RunFolder, console: Console) -> 
             checkpoints=folder.checkpoints(each.name),
             **_training(ready, each),
         )
+    told(run, console)
     return converged(run, each)
 
 
@@ -151,8 +152,15 @@ def shadow_bank(
             checkpoints=folder.checkpoints(f"{each.name}-{count}-shadows"),
             **_training(ready, each),
         )
+    told(bank.run, console)
     converged(bank.run, each)
     return bank
+
+
+def told(run: Run, console: Console) -> None:
+    """Say how a run was computed, and why so."""
+    if run.choice is not None:
+        console.print(f"    computed with {run.choice}", style="dim")
 
 
 def converged(run: Run, each: Plan) -> Run:
@@ -289,6 +297,7 @@ def cost_facts(run: Run) -> dict[str, Any]:
         "memory_kind": "compiled program: arguments (data included) and temporaries",
         "relative_memory": None,
         "timing_note": "median step of the target's training, compile time apart",
+        "computed": None if run.choice is None else str(run.choice),
     }
 
 

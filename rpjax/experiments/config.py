@@ -63,7 +63,7 @@ class ModelConfig:
     skip: bool = True
     """Identity connections; off for the paper's ablation."""
     convolution: Convolution = "auto"
-    """How convolutions are computed; auto: im2col on CPU, xla elsewhere."""
+    """How convolutions are computed; auto: what measures fastest."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the activations; parameters are float32."""
 
@@ -144,7 +144,7 @@ class EnsembleConfig:
     combine: Combine = "probabilities"
     """What is averaged for an answer."""
     mapping: Mapping = "auto"
-    """How members run on one device; auto: what measured fastest there."""
+    """How members run on one device; auto: what measures fastest."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Learners: named triples of pure functions, and wrappers that return learners."""
 
-from rpjax.learners.base import Batch, Info, Learner, Mechanism, State
+from rpjax.learners.base import Batch, Implementation, Info, Learner, Mechanism, State
 from rpjax.learners.dpsgd import clipped_sum, dpsgd
 from rpjax.learners.ensemble import ensemble, side_by_side
 from rpjax.learners.inputs import Inputs
@@ -8,6 +8,7 @@ from rpjax.learners.supervised import supervised
 
 __all__ = [
     "Batch",
+    "Implementation",
     "Info",
     "Inputs",
     "Learner",

@@ -87,6 +87,22 @@ class Mechanism:
         return self.perturbation is not None or self.input_noise > 0
 
 
+class Implementation(NamedTuple):
+    """How to compute what a model and a learner leave to "auto".
+
+    It changes speed and the last bits, and nothing else: not the records drawn, not the
+    noise, not a guarantee.
+    """
+
+    convolution: str | None = None
+    mapping: str | None = None
+
+    def __str__(self) -> str:
+        words = [f"{self.convolution} convolutions"] if self.convolution else []
+        words += [f"members by {self.mapping}"] if self.mapping else []
+        return ", ".join(words)
+
+
 class Init(Protocol):
     """(root key, images uint8 (b, h, w, c)) -> state at step 0."""
 
@@ -141,6 +157,8 @@ class Learner(NamedTuple):
         predictions are each member's own: what one device holds of this one.
     combine: (members, b, classes) -> (b, classes), the answer of all members together;
         None if each answers for itself.
+    open: which fields of `Implementation` this learner leaves open.
+    using: (implementation) -> this learner, computed in that way where it is open.
     """
 
     init: Init
@@ -151,3 +169,9 @@ class Learner(NamedTuple):
     joint: Callable[..., "Learner"] | None = None
     part: Callable[[int, Array], "Learner"] | None = None
     combine: Callable[[Array], Array] | None = None
+    open: frozenset[str] = frozenset()
+    using: Callable[[Implementation], "Learner"] | None = None
+
+    def computed(self, how: Implementation) -> "Learner":
+        """This learner, computed in that way where it is left open."""
+        return self if self.using is None else self.using(how)

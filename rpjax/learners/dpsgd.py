@@ -16,10 +16,10 @@ from jaxtyping import Array
 from rpjax import keys as rp_keys
 from rpjax.annotations import PRNGKey, PyTree
 from rpjax.errors import InputError
-from rpjax.learners.base import Batch, Info, Learner, State
+from rpjax.learners.base import Batch, Implementation, Info, Learner, State
 from rpjax.learners.inputs import Inputs, noise_keys
 from rpjax.learners.losses import cross_entropy
-from rpjax.learners.networks import linen
+from rpjax.learners.networks import built, leaves_open, linen
 from rpjax.learners.reduction import summed, vary
 from rpjax.learners.supervised import (
     figures,
@@ -93,11 +93,24 @@ def dpsgd(
         )
         return state, means(sums)
 
+    def using(how: Implementation) -> Learner:
+        return dpsgd(
+            built(model, how),
+            tx,
+            inputs,
+            clip_norm=clip_norm,
+            noise_multiplier=noise_multiplier,
+            batch_size=batch_size,
+            microbatch=microbatch,
+        )
+
     return Learner(
         init=init_with(network, tx, inputs),
         step=step,
         predict=predict_with(network, inputs, mechanism.noisy),
         mechanism=mechanism,
+        open=leaves_open(model),
+        using=using,
     )
 
 

@@ -1,6 +1,7 @@
 """Wrappers that give a learner a member axis: ensembles and models side by side."""
 
 from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ from jaxtyping import Array
 from rpjax import keys as rp_keys
 from rpjax.annotations import PRNGKey
 from rpjax.errors import InputError
-from rpjax.learners.base import Batch, Info, Learner, State
+from rpjax.learners.base import Batch, Implementation, Info, Learner, State
 from rpjax.learners.networks import Combine, Mapping, combined, over_members
 
 
@@ -28,11 +29,22 @@ def ensemble(
     combine: average "probabilities" or "logits".
     mapping: how members run on one device, see `over_members`.
     """
+
+    def using(how: Implementation) -> Learner:
+        return ensemble(
+            learner.computed(how),
+            members,
+            joint=joint,
+            combine=combine,
+            mapping=_filled(mapping, how),
+        )
+
     if joint:
         if learner.joint is None:
             raise InputError("joint is True; only supervised learners train jointly")
         _check(members)
-        return learner.joint(members, mapping, combine)
+        one = learner.joint(members, mapping, combine)
+        return one._replace(open=_open(learner, mapping), using=using)
     many = side_by_side(learner, members, mapping=mapping)
 
     def together(logits: Array) -> Array:
@@ -46,7 +58,9 @@ def ensemble(
     released = replace(
         many.mechanism, members=many.mechanism.members * members, shared_input=False
     )
-    return many._replace(predict=predict, mechanism=released, combine=together)
+    return many._replace(
+        predict=predict, mechanism=released, combine=together, using=using
+    )
 
 
 def side_by_side(
@@ -104,7 +118,19 @@ def _members(
         mechanism=learner.mechanism,
         members=(count, *learner.members),
         part=lambda count, first: _members(learner, count, mapping, first),
+        open=_open(learner, mapping),
+        using=lambda how: _members(
+            learner.computed(how), count, _filled(mapping, how), first
+        ),
     )
+
+
+def _open(learner: Learner, mapping: Mapping) -> frozenset[str]:
+    return learner.open | ({"mapping"} if mapping == "auto" else set())
+
+
+def _filled(mapping: Mapping, how: Implementation) -> Any:
+    return how.mapping or mapping if mapping == "auto" else mapping
 
 
 def _check(members: int) -> None:

@@ -10,6 +10,7 @@ from jaxtyping import Array
 
 from rpjax import keys as rp_keys
 from rpjax.annotations import PyTree
+from rpjax.learners.base import Implementation
 
 Mapping = Literal["auto", "vmap", "map", "unroll"]
 Combine = Literal["probabilities", "logits"]
@@ -61,6 +62,19 @@ def linen(model: Any) -> Network:
         return logits, updates["batch_stats"]
 
     return Network(init, apply)
+
+
+def leaves_open(model: Any) -> frozenset[str]:
+    """Which fields of `Implementation` a model leaves to "auto"."""
+    auto = getattr(model, "convolution", None) == "auto"
+    return frozenset({"convolution"} if auto else ())
+
+
+def built(model: Any, how: Implementation) -> Any:
+    """The model computed in that way, where it leaves this open."""
+    if how.convolution is None or not leaves_open(model):
+        return model
+    return model.clone(convolution=how.convolution)
 
 
 def averaged(
@@ -117,9 +131,8 @@ def over_members(count: int, mapping: Mapping) -> Callable[..., Any]:
 
     "vmap" turns convolutions into grouped ones; "map" runs one member after another
     in a compiled loop; "unroll" writes them all out, which takes two or three times as
-    long to compile for five. "auto" is "map" on CPU, the fastest of the three with
-    im2col convolutions there (`benchmarks/records/members_cpu.json`), and "vmap"
-    elsewhere, which is not measured yet.
+    long to compile for five. "auto" is "map" on CPU and "vmap" elsewhere, unless `fit`
+    has measured (`rpjax.training.tuning`).
     """
     if mapping == "auto":
         mapping = "map" if jax.default_backend() == "cpu" else "vmap"

@@ -14,7 +14,15 @@ from rpjax.errors import InputError
 from rpjax.learners.base import Batch, Info, Learner, Mechanism, State
 from rpjax.learners.inputs import Draw, Inputs, noise_keys
 from rpjax.learners.losses import correct, cross_entropy
-from rpjax.learners.networks import Combine, Mapping, Network, averaged, linen
+from rpjax.learners.networks import (
+    Combine,
+    Mapping,
+    Network,
+    averaged,
+    built,
+    leaves_open,
+    linen,
+)
 from rpjax.learners.reduction import summed, vary
 
 
@@ -36,7 +44,11 @@ def supervised(
     if draw not in ("step", "record"):
         raise InputError(f"draw is {draw!r}; it is 'step' or 'record'")
     mechanism = forward_mechanism(model, inputs, draw)
-    return _learner(linen(model), tx, inputs, mechanism)
+    learner = _learner(linen(model), tx, inputs, mechanism)
+    return learner._replace(
+        open=leaves_open(model),
+        using=lambda how: supervised(built(model, how), tx, inputs, draw),
+    )
 
 
 def forward_mechanism(model: Any, inputs: Inputs, draw: Draw) -> Mechanism:

@@ -1,14 +1,22 @@
 """Convolutions: one hook through which every convolution of a model goes.
 
-`convolution("xla")` is the compiler's own; `convolution("im2col")` gathers patches and
-multiplies matrices. Same numbers, other costs: per-example and per-member gradients of
-the first become grouped convolutions, and inside a compiled loop on CPU it took some
-nine to thirteen times as long per net, while im2col stays an ordinary matrix product at
-the price of kh*kw copies of its input (`benchmarks/records/members_cpu.json`). "auto"
-is im2col on CPU, xla elsewhere.
+Same numbers, other costs:
+
+=============  ======================================================================
+"xla"          the compiler's own
+"canonical"    the same, with its gradients spelled in the one layout for which the
+               CPU's compiler calls its library inside a loop: otherwise it writes
+               naive loops there, up to a hundred times slower
+"im2col"       patches times a matrix, at the price of kh*kw copies of its input; the
+               per-example and per-member gradients of the others are grouped
+               convolutions, those of this one stay ordinary matrix products
+=============  ======================================================================
+
+"auto" is chosen for the device, or by measurement (`rpjax.training.tuning`).
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -17,18 +25,134 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-Convolution = Literal["auto", "xla", "im2col"]
+Convolution = Literal["auto", "xla", "canonical", "im2col"]
+Pads = tuple[tuple[int, int], ...]
+
+NUMBERS = ("NHWC", "HWIO", "NHWC")
 
 
 def convolution(kind: Convolution) -> Callable[..., Array]:
     """The function to hand to ``nn.Conv(conv_general_dilated=...)``."""
     if kind == "auto":
-        kind = "im2col" if jax.default_backend() == "cpu" else "xla"
+        kind = "canonical" if jax.default_backend() == "cpu" else "xla"
     hooks: dict[str, Callable[..., Array]] = {
         "xla": lax.conv_general_dilated,
+        "canonical": canonical,
         "im2col": im2col,
     }
     return hooks[kind]
+
+
+def canonical(
+    lhs: Float[Array, "b h w c"],
+    rhs: Float[Array, "kh kw i o"],
+    window_strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    *args: Any,
+    **kwargs: Any,
+) -> Float[Array, "b oh ow o"]:
+    """`lax.conv_general_dilated` for NHWC and HWIO, and so are both its gradients.
+
+    XLA's CPU compiler brings convolutions into the form that its library takes in the
+    outermost computation only, so inside a loop those of the backward pass miss it
+    (jax-ml/jax#12868). Reverse-mode differentiation only. Dilated and grouped
+    convolutions go to the compiler's own.
+    """
+    if not _ordinary(*args, **kwargs):
+        return lax.conv_general_dilated(
+            lhs, rhs, window_strides, padding, *args, **kwargs
+        )
+    strides = tuple(window_strides)
+    pads = _explicit(padding, lhs.shape[1:3], rhs.shape[:2], strides)
+    return _canonical(lhs, rhs, strides, pads, kwargs.get("precision"))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _canonical(
+    x: Array, kernel: Array, strides: tuple[int, ...], pads: Pads, precision: Any
+) -> Array:
+    return lax.conv_general_dilated(
+        x, kernel, strides, pads, dimension_numbers=NUMBERS, precision=precision
+    )
+
+
+def _forward(
+    x: Array, kernel: Array, strides: tuple[int, ...], pads: Pads, precision: Any
+) -> tuple[Array, tuple[Array, Array]]:
+    return _canonical(x, kernel, strides, pads, precision), (x, kernel)
+
+
+def _backward(
+    strides: tuple[int, ...],
+    pads: Pads,
+    precision: Any,
+    saved: tuple[Array, Array],
+    g: Array,
+) -> tuple[Array, Array]:
+    x, kernel = saved
+    window, size = kernel.shape[:2], x.shape[1:3]
+    spread = [(n - 1) * s + 1 for n, s in zip(g.shape[1:3], strides, strict=True)]
+    convolve = partial(
+        lax.conv_general_dilated,
+        window_strides=(1, 1),
+        dimension_numbers=NUMBERS,
+        precision=precision,
+    )
+    # by the input: the cotangent, spread out by the strides, under the turned kernel
+    before = [k - 1 - low for k, (low, _) in zip(window, pads, strict=True)]
+    after = [
+        n + k - 1 - low - wide
+        for n, k, low, wide in zip(size, window, before, spread, strict=True)
+    ]
+    turned = kernel[::-1, ::-1].transpose(0, 1, 3, 2)
+    by_input = convolve(
+        g,
+        turned,
+        padding=tuple(zip(before, after, strict=True)),
+        lhs_dilation=strides,
+    )
+    # by the kernel: the input under the cotangent, records in the place of channels
+    ends = [
+        k - 1 + wide - n - low
+        for n, k, (low, _), wide in zip(size, window, pads, spread, strict=True)
+    ]
+    by_kernel = convolve(
+        x.transpose(3, 1, 2, 0),
+        g.transpose(1, 2, 0, 3),
+        padding=tuple((low, end) for (low, _), end in zip(pads, ends, strict=True)),
+        rhs_dilation=strides,
+    )
+    return by_input, by_kernel.transpose(1, 2, 0, 3)
+
+
+_canonical.defvjp(_forward, _backward)
+
+
+def _ordinary(
+    lhs_dilation: Sequence[int] | None = None,
+    rhs_dilation: Sequence[int] | None = None,
+    dimension_numbers: Any = None,
+    feature_group_count: int = 1,
+    batch_group_count: int = 1,
+    precision: Any = None,
+    preferred_element_type: Any = None,
+    **kwargs: Any,
+) -> bool:
+    """Whether a convolution is neither dilated nor grouped."""
+    dilations = (*(lhs_dilation or ()), *(rhs_dilation or ()))
+    groups = feature_group_count * batch_group_count
+    return groups == 1 and all(d == 1 for d in dilations)
+
+
+def _explicit(
+    padding: str | Sequence[tuple[int, int]],
+    size: tuple[int, ...],
+    window: tuple[int, ...],
+    strides: tuple[int, ...],
+) -> Pads:
+    if isinstance(padding, str):
+        return tuple(lax.padtype_to_pads(size, window, strides, padding))
+    return tuple((low, high) for low, high in padding)
 
 
 def im2col(
@@ -36,47 +160,27 @@ def im2col(
     rhs: Float[Array, "kh kw i o"],
     window_strides: Sequence[int],
     padding: str | Sequence[tuple[int, int]],
-    lhs_dilation: Sequence[int] | None = None,
-    rhs_dilation: Sequence[int] | None = None,
-    dimension_numbers: Any = None,
-    feature_group_count: int = 1,
-    precision: Any = None,
+    *args: Any,
     **kwargs: Any,
 ) -> Float[Array, "b oh ow o"]:
     """`lax.conv_general_dilated` for NHWC and HWIO, as patches times a matrix.
 
     Dilated and grouped convolutions go to the compiler's own.
     """
-    dilations = (*(lhs_dilation or ()), *(rhs_dilation or ()))
-    grouped = feature_group_count != 1 or kwargs.get("batch_group_count", 1) != 1
-    if grouped or any(d != 1 for d in dilations):
+    if not _ordinary(*args, **kwargs):
         return lax.conv_general_dilated(
-            lhs,
-            rhs,
-            window_strides,
-            padding,
-            lhs_dilation,
-            rhs_dilation,
-            dimension_numbers,
-            feature_group_count,
-            precision=precision,
-            **kwargs,
+            lhs, rhs, window_strides, padding, *args, **kwargs
         )
-    kernel, strides = rhs.shape[:2], tuple(window_strides)
-    if isinstance(padding, str):
-        pads = lax.padtype_to_pads(lhs.shape[1:3], kernel, strides, padding)
-    else:
-        pads = padding
-    patches = _patches(lhs, kernel, strides, pads)
+    window, strides = rhs.shape[:2], tuple(window_strides)
+    pads = _explicit(padding, lhs.shape[1:3], window, strides)
+    patches = _patches(lhs, window, strides, pads)
     matrix = rhs.reshape(-1, rhs.shape[-1])
+    precision = kwargs.get("precision")
     return jnp.einsum("bhwp,po->bhwo", patches, matrix, precision=precision)
 
 
 def _patches(
-    x: Array,
-    kernel: tuple[int, ...],
-    strides: tuple[int, ...],
-    padding: Sequence[tuple[int, int]],
+    x: Array, kernel: tuple[int, ...], strides: tuple[int, ...], padding: Pads
 ) -> Array:
     """The windows of `x`, (b, oh, ow, kh * kw * c), in the order of an HWIO kernel."""
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))

@@ -17,6 +17,7 @@ from rpjax import keys as rp_keys
 from rpjax.annotations import FeatureMap, Logits, Pixels, RecordKeys
 from rpjax.errors import InputError
 from rpjax.models.conv import Convolution, StandardisedConv, convolution
+from rpjax.models.norms import GroupNorm
 from rpjax.perturbations import Perturbation, euler_step
 
 Norm = Literal["group", "batch"]
@@ -79,7 +80,7 @@ class ResNet(nn.Module):
     norm_last: normalise after the activation, not before it (De et al.).
     standardise: weight-standardised convolutions.
     skip: False removes the identity, for the paper's ablation.
-    convolution: "xla", "im2col", or "auto": im2col on CPU, xla elsewhere.
+    convolution: how convolutions are computed, see `rpjax.models.conv`.
     dtype: of the activations; parameters, statistics and logits stay float32.
     batch_axis: mesh axis over which a batch is split, for BatchNorm's statistics; a
         learner fills it in.
@@ -215,4 +216,4 @@ class _Layers:
             )(x)
         # the largest number of groups up to the one asked for that divides the width
         groups = max(g for g in range(1, self.net.groups + 1) if x.shape[-1] % g == 0)
-        return nn.GroupNorm(num_groups=groups, dtype=self.net.dtype, name=name)(x)
+        return GroupNorm(num_groups=groups, dtype=self.net.dtype, name=name)(x)

@@ -12,15 +12,17 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from rpjax.errors import InputError, StorageError
+from rpjax.learners import Implementation
 from rpjax.locks import Lock
 from rpjax.training.history import Log
 
 
 class Saved(NamedTuple):
-    """What a training goes on from."""
+    """What a training goes on from; how: what it was computed with, if known."""
 
     state: PyTree
     log: Log
+    how: Implementation | None
 
 
 class Checkpoints:
@@ -56,12 +58,18 @@ class Checkpoints:
         """Whether it is time to save again."""
         return time.monotonic() - self.last >= self.every
 
-    def save(self, step: int, state: PyTree, log: Log) -> None:
+    def save(
+        self, step: int, state: PyTree, log: Log, how: Implementation | None
+    ) -> None:
         """Write the state at `step`, in the background."""
         self.last = time.monotonic()
         if step in self.manager.all_steps():
             return
-        facts = {"history": json.dumps(log.as_dict()), "facts": json.dumps(self.facts)}
+        facts = {
+            "history": json.dumps(log.as_dict()),
+            "facts": json.dumps(self.facts),
+            "how": json.dumps(how),
+        }
         args = self.args.Composite(
             state=self.args.StandardSave(state), history=self.args.JsonSave(facts)
         )
@@ -92,7 +100,9 @@ class Checkpoints:
             # orbax binds arrays to one device; those of the host go where they are
             # needed
             state = jax.tree.map(jnp.asarray, jax.device_get(state))
-        return Saved(state, Log.of(json.loads(described["history"])))
+        how = json.loads(described.get("how", "null"))
+        log = Log.of(json.loads(described["history"]))
+        return Saved(state, log, Implementation(*how) if how else None)
 
     def _read(self, step: int, **items: Any) -> Any:
         try:

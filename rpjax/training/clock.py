@@ -20,16 +20,18 @@ class Clock:
         self.calls: list[tuple[int, float]] = []
         self.steps_per_call = 1
 
-    def compiled(
-        self,
-        function: Callable[..., Any],
-        *args: Any,
-        donate: tuple[int, ...] = (),
-        once: bool = False,
+    def lowered(
+        self, function: Callable[..., Any], *args: Any, donate: tuple[int, ...] = ()
     ) -> Any:
-        """`function` compiled for the shapes of `args`; `once` if it is run once."""
+        """`function` traced for the shapes of `args`, ready for `compile`."""
         began = time.perf_counter()
         lowered = jax.jit(function, donate_argnums=donate).lower(*args)
+        self.compile_seconds += time.perf_counter() - began
+        return lowered
+
+    def compile(self, lowered: Any, *, once: bool = False) -> Any:
+        """The program; `once` if it is going to run just once."""
+        began = time.perf_counter()
         # optimising random initialisation takes the CPU's compiler five times longer
         # than running it as it is
         quick = once and jax.default_backend() == "cpu"

@@ -4,6 +4,7 @@ Both compile once and then run steps of a block on demand. The positions of a bl
 drawn on the devices, from keys and the block's number alone.
 """
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -16,10 +17,11 @@ from jaxtyping import Int
 from rpjax.annotations import PRNGKey
 from rpjax.data.records import Records
 from rpjax.data.sampling import Sampler
-from rpjax.learners import Learner, State
+from rpjax.learners import Implementation, Learner, State
 from rpjax.training import programs
 from rpjax.training.clock import Clock
 from rpjax.training.devices import Layout
+from rpjax.training.tuning import Choice, Trial, decided
 
 Infos = dict[str, np.ndarray]
 
@@ -54,17 +56,39 @@ class Resident:
         """The state before any step."""
         init = programs.first_state(self.learner, self.layout, self.impl)
         args = (self.root, self.sample)
-        state: State = self.clock.compiled(init, *args, once=True)(*args)
+        state: State = self.clock.compile(self.clock.lowered(init, *args), once=True)(
+            *args
+        )
         return state
 
-    def compile(self, state: State) -> None:
-        """Compile what `steps` needs, for states such as this one."""
+    def compile(
+        self, state: State, steps: int, known: Implementation | None = None
+    ) -> Choice:
+        """Decide how to compute, and compile what `steps` needs.
+
+        state: one such as will be trained on; steps: that it is going to take.
+        known: what the training was computed with before.
+        """
         self._compile_plan(state)
-        self.program = self.clock.compiled(
-            programs.resident_steps(self.learner, self.layout, self.impl),
-            *(self.root, state, self.data, self.plan, np.int32(0), np.int32(0)),
-            donate=(1,),
+
+        def lower(learner: Learner) -> Any:
+            return self.clock.lowered(
+                programs.resident_steps(learner, self.layout, self.impl),
+                *(self.root, state, self.data, self.plan, np.int32(0), np.int32(0)),
+                donate=(1,),
+            )
+
+        def compiled(lowered: Any) -> tuple[Any, float]:
+            began = time.perf_counter()
+            program = self.clock.compile(lowered)
+            return program, time.perf_counter() - began
+
+        trial = Trial(lower, compiled, lambda *args: self._seconds(state, *args))
+        pixels = math.prod(self.sample.shape[1:3])
+        self.learner, self.program, choice = decided(
+            self.learner, trial, steps, pixels, known
         )
+        return choice
 
     def _compile_plan(self, state: State) -> None:
         secret = self.layout.fetch(state.secret)
@@ -73,10 +97,9 @@ class Resident:
         )
         impl, words = programs.impl_of(keys), jax.random.key_data(keys)
         self.words = self.layout.put(words, self.layout.member_spec())
-        self.draw = self.clock.compiled(
-            programs.planned(self.learner, self.sampler, self.layout, impl),
-            *(self.words, np.int32(0)),
-        )
+        draw = programs.planned(self.learner, self.sampler, self.layout, impl)
+        lowered = self.clock.lowered(draw, self.words, np.int32(0))
+        self.draw = self.clock.compile(lowered)
         self._open(0)
 
     def _open(self, block: int) -> None:
@@ -98,18 +121,17 @@ class Resident:
         """Times steps of the compiled program without changing the run."""
         if self.program is None:
             return None
+        return lambda steps: self._seconds(state, self.program, steps)
 
-        def seconds(steps: int) -> float:
-            copy = jax.block_until_ready(jax.tree.map(jnp.copy, state))
-            steps = min(steps, self.sampler.block)
-            began = time.perf_counter()
-            after = self.program(
-                self.root, copy, self.data, self.plan, np.int32(0), np.int32(steps)
-            )
-            jax.block_until_ready(after)
-            return time.perf_counter() - began
-
-        return seconds
+    def _seconds(self, state: State, program: Any, steps: int) -> float:
+        copy = jax.block_until_ready(jax.tree.map(jnp.copy, state))
+        steps = min(steps, self.sampler.block)
+        began = time.perf_counter()
+        after = program(
+            self.root, copy, self.data, self.plan, np.int32(0), np.int32(steps)
+        )
+        jax.block_until_ready(after)
+        return time.perf_counter() - began
 
     def close(self) -> None:
         """Nothing is left open."""

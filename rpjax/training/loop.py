@@ -93,7 +93,7 @@ def fit(
     if learner.mechanism.private and noise_seed == "secret":
         fresh = _fresh_secrets(learner.members)
         state = state._replace(secret=where.put(fresh, where.member_spec()))
-    log = Log()
+    log, how, choice = Log(), None, None
     keeper = None
     if checkpoints:
         facts = {"seed": seed, "noise_seed": noise_seed, "batch_size": batch_size}
@@ -101,10 +101,11 @@ def fit(
         keeper = Checkpoints(checkpoints, facts, checkpoint_seconds)
     try:
         if keeper and (saved := keeper.restore(state, steps)):
-            state, log = saved
+            state, log, how = saved
         done = int(np.asarray(where.fetch(state.step)).flat[0])
         if done < steps:  # a run that is only picked up again needs no program
-            feed.compile(state)
+            choice = feed.compile(state, steps - done, how)
+            how = choice.how
         with Notice(active=keeper is not None) as notice:
             while done < steps:
                 block, start = divmod(done, sampler.block)
@@ -113,7 +114,7 @@ def fit(
                     notice.arrived, keeper is not None and keeper.due(), fits
                 )
                 if keeper and (stop or save) and done:
-                    keeper.save(done, state, log)
+                    keeper.save(done, state, log, how)
                 if keeper and stop:
                     keeper.finish()
                     raise Preempted(
@@ -129,7 +130,7 @@ def fit(
                 if start + count == sampler.block:
                     log.close(done, done * batch_size / sampler.records)
         if keeper:
-            keeper.save(done, state, log)
+            keeper.save(done, state, log, how)
             keeper.finish()
         # the last block may go on in a longer training, so it is saved unfinished
         log.close(done, done * batch_size / sampler.records)
@@ -139,6 +140,8 @@ def fit(
             keeper.close()
     if jax.process_count() > 1:
         state = jax.tree.map(jnp.asarray, where.fetch(state))
+    if how is not None:
+        learner = learner.computed(how)
     return Run(
         learner=learner,
         state=state,
@@ -152,6 +155,7 @@ def fit(
         cost=clock.cost(feed.program),
         stopwatch=feed.stopwatch(state),
         devices=devices,
+        choice=choice,
     )
 
 

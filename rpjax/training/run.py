@@ -16,6 +16,7 @@ from rpjax.privacy.residual import box_diameter
 from rpjax.training.devices import Devices
 from rpjax.training.evaluation import Query, answers
 from rpjax.training.history import History
+from rpjax.training.tuning import Choice
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Run:
     stopwatch: (steps) -> seconds that so many steps take now, on a copy of the state;
         None for a run that was only picked up again.
     devices: what it was trained on, and what answers its queries.
+    choice: how it was computed, and why; None for a run that was only picked up again.
     """
 
     learner: Learner
@@ -56,6 +58,7 @@ class Run:
     cost: Cost
     stopwatch: Callable[[int], float] | None = None
     devices: Devices = None
+    choice: Choice | None = None
 
     @property
     def epochs(self) -> float:

@@ -1,0 +1,187 @@
+"""How to compute: one measured decision per model, batch and device.
+
+What a model and a learner leave to "auto" (how convolutions are computed, how members
+run on one device) changes nothing but speed and the last bits. For a long training the
+real program is timed in each way, in turns, and the fastest kept, if it is faster than
+the device's default by more than a few percent. The decision is kept beside jax's
+persistent compilation cache, where there is one, so that the same run is computed the
+same way again; a checkpoint holds it too.
+"""
+
+import hashlib
+import json
+import os
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import numpy as np
+
+from rpjax.learners import Implementation, Learner
+
+# another way must be this much faster than the default; timings repeat to some percent
+MARGIN = 1.05
+# a measurement must be expected to take less than this part of the training
+SHARE = 0.1
+TURNS = 3
+SECONDS_PER_TURN = 0.3
+SMALL_IMAGE = 16 * 16
+MOST_UNROLLED = 8
+
+T = TypeVar("T")
+
+
+class Choice(NamedTuple):
+    """A way to compute, and why it was taken, in words."""
+
+    how: Implementation
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.how}: {self.reason}" if str(self.how) else self.reason
+
+
+class Trial(NamedTuple):
+    """The real program of a training, computed in some way.
+
+    lower: (learner) -> what `compile` takes, with `as_text`.
+    compile: -> (program, seconds that it took).
+    seconds: (program, steps) -> seconds, without changing the training.
+    """
+
+    lower: Callable[[Learner], Any]
+    compile: Callable[[Any], tuple[Any, float]]
+    seconds: Callable[[Any, int], float]
+
+
+def decided(
+    learner: Learner,
+    trial: Trial,
+    steps: int,
+    pixels: int,
+    known: Implementation | None = None,
+) -> tuple[Learner, Any, Choice]:
+    """The learner as it will be computed, its compiled program, and the decision.
+
+    steps: that the training is going to take; pixels: of an image.
+    known: what an earlier part of the same training was computed with.
+    """
+    ways = [known] if known is not None else candidates(learner, pixels)
+    default = learner.computed(ways[0])
+    lowered = trial.lower(default)
+    name = _name(lowered, ways)
+    if (kept := _remembered(name, ways)) is not None and kept != ways[0]:
+        learner = learner.computed(kept)
+        program, _ = trial.compile(trial.lower(learner))
+        return learner, program, Choice(kept, "measured before on this device")
+    program, spent = trial.compile(lowered)
+    if known is not None:
+        return default, program, Choice(known, "as this training began")
+    if kept is not None or len(ways) == 1:
+        reason = "measured before on this device" if kept else "no other way is known"
+        return default, program, Choice(ways[0], reason)
+    one = trial.seconds(program, 1)
+    turn = _agreed(max(1, int(SECONDS_PER_TURN / max(one, 1e-9))))
+    step = trial.seconds(program, turn) / turn
+    if _agreed(spent * (len(ways) - 1) > SHARE * step * steps):
+        why = f"this device's default; {steps} steps are too few to measure others"
+        return default, program, Choice(ways[0], why)
+    learners = [default, *(learner.computed(how) for how in ways[1:])]
+    programs = [program]
+    programs += [trial.compile(trial.lower(other))[0] for other in learners[1:]]
+    times = _in_turns(trial, programs, turn)
+    best = _agreed(int(np.argmin(times)))
+    if times[best] * MARGIN > times[0]:
+        best = _agreed(0)
+    _remember(name, ways[best])
+    told = ", ".join(
+        f"{how} {1e3 * seconds:.3g} ms"
+        for how, seconds in zip(ways, times, strict=True)
+    )
+    return learners[best], programs[best], Choice(ways[best], f"measured: {told}")
+
+
+def candidates(learner: Learner, pixels: int) -> list[Implementation]:
+    """The ways that are worth trying on this device, its default first."""
+    on_cpu = jax.default_backend() == "cpu"
+    per_example = learner.mechanism.kind == "dpsgd"
+    convolutions: list[Any] = ["xla", "im2col"] if per_example else ["xla"]
+    if on_cpu:
+        convolutions = ["canonical", "im2col"]
+        if per_example or pixels <= SMALL_IMAGE:
+            convolutions.reverse()
+    mappings: list[Any] = ["map"] if on_cpu else ["vmap", "map"]
+    if not on_cpu and learner.members and learner.members[0] <= MOST_UNROLLED:
+        mappings.append("unroll")
+    if "convolution" not in learner.open:
+        convolutions = [None]
+    if "mapping" not in learner.open:
+        mappings = [None]
+    return [Implementation(c, m) for m in mappings for c in convolutions]
+
+
+def _in_turns(trial: Trial, programs: list[Any], steps: int) -> list[float]:
+    """Median seconds a step of each program, all measured in turns."""
+    seconds: list[list[float]] = [[] for _ in programs]
+    for program in programs:
+        trial.seconds(program, 1)
+    for _ in range(TURNS):
+        for own, program in zip(seconds, programs, strict=True):
+            own.append(trial.seconds(program, steps) / steps)
+    return [statistics.median(own) for own in seconds]
+
+
+def _agreed(value: T) -> T:
+    """What the first process says: all must run the same program."""
+    if jax.process_count() == 1:
+        return value
+    from jax.experimental import multihost_utils
+
+    told = multihost_utils.broadcast_one_to_all(np.asarray(value))
+    return type(value)(told.item())  # type: ignore[call-arg]
+
+
+def _name(lowered: Any, ways: list[Implementation]) -> str:
+    """Of a decision: the program in the default way, the ways, and the device."""
+    device = jax.devices()[0]
+    facts = [jax.__version__, device.device_kind, os.cpu_count(), *map(str, ways)]
+    text = "\n".join([*map(str, facts), lowered.as_text()])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+_decisions: dict[str, Implementation] = {}
+
+
+def _file() -> Path | None:
+    folder = jax.config.jax_compilation_cache_dir
+    local = folder and "://" not in folder
+    return Path(folder) / "rpjax-choices.json" if local else None
+
+
+def _remembered(name: str, ways: list[Implementation]) -> Implementation | None:
+    if name not in _decisions and (file := _file()) and file.exists():
+        try:
+            kept = json.loads(file.read_text())
+            _decisions.update((n, Implementation(*how)) for n, how in kept.items())
+        except (OSError, ValueError, TypeError, AttributeError):
+            pass  # a damaged cache costs a measurement
+    found = _decisions.get(name)
+    number = ways.index(found) if found in ways else -1
+    number = _agreed(number)
+    return ways[number] if number >= 0 else None
+
+
+def _remember(name: str, how: Implementation) -> None:
+    _decisions[name] = how
+    file = _file()
+    if file is None or jax.process_index():
+        return
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = file.with_suffix(f".{os.getpid()}")
+        unfinished.write_text(json.dumps(_decisions))
+        unfinished.replace(file)
+    except OSError:
+        pass  # a decision that cannot be kept is measured again
