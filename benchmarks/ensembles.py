@@ -40,7 +40,7 @@ class Ensembles:
     members: tuple[int, ...] = ()
     """How many; left out: 4 on a CPU, else 1, 4, 16 and 64."""
     mappings: tuple[Mapping, ...] = ("auto", "vmap", "map", "unroll")
-    convolutions: tuple[Convolution, ...] = ("auto", "xla", "im2col")
+    convolutions: tuple[Convolution, ...] = ("auto", "xla", "canonical", "im2col")
     bank: bool = True
     """Also members on their own halves of the records, as rpjax would run them."""
     method: Method = "plain"
@@ -106,6 +106,7 @@ def measure(settings: Ensembles, watch: Watch) -> list[Row]:
             **summary(times[way]),
             "relative": ratio(times[way], base) / max(1, way.members),
             "steps_per_turn": timed[way].count,
+            "computed": None if run.choice is None else str(run.choice),
             "compile_seconds": run.cost.compile_seconds,
             "memory_bytes": run.cost.memory_bytes,
         }

@@ -88,6 +88,7 @@ def _of_size(
             "relative": ratio(times[method], times[base]),
             "steps_per_turn": timed[method].count,
             "slots": run.sampler.capacity,
+            "computed": None if run.choice is None else str(run.choice),
             "compile_seconds": run.cost.compile_seconds,
             "memory_bytes": run.cost.memory_bytes,
             "relative_memory": _over(

@@ -84,7 +84,11 @@ def halves(members: int, records: int, seed: int) -> np.ndarray:
 def trained(
     learner: Learner, records: Records, batch_size: int, seed: int, **options: Any
 ) -> Run:
-    """A run of one step: its `stopwatch` times the compiled training program."""
+    """A run of one step: its `stopwatch` times the compiled training program.
+
+    One step is too few for rpjax to measure how it computes best: what is left to
+    "auto" is the device's default, unless the same program was measured before.
+    """
     return fit(
         learner,
         records,
@@ -97,14 +101,18 @@ def trained(
 
 
 def training_program(
-    learner: Learner, records: Records, batch_size: int, devices: Devices = None
+    learner: Learner,
+    records: Records,
+    batch_size: int,
+    devices: Devices = None,
+    steps: int = 1,
 ) -> tuple[Any, Any]:
-    """The compiled program that `fit` would run, and its stopwatch."""
+    """The program that `fit` would compile for so many steps, and its stopwatch."""
     sampler = sampler_for(learner, len(records), batch_size)
     where = layout(devices, learner.members, split_slots(sampler))
     positions = np.arange(len(records), dtype=np.int32)
     table = np.broadcast_to(positions, (*learner.members, len(records)))
     feed = Resident(learner, records, table, sampler, where, keys.root(0), Clock())
     state = feed.first_state()
-    feed.compile(state)
+    feed.compile(state, steps)
     return feed.program, feed.stopwatch(state)
