@@ -5,7 +5,16 @@ functions; `fit` trains any learner and returns a run; a run can be evaluated, a
 its guarantee, and attacked. Importing rpjax touches no device.
 """
 
-from rpjax import attacks, data, intervals, keys, learners, models, privacy
+from rpjax import (
+    attacks,
+    data,
+    distributed,
+    intervals,
+    keys,
+    learners,
+    models,
+    privacy,
+)
 from rpjax.data import Dataset, Records
 from rpjax.data.augmentation import Augmentation
 from rpjax.errors import InputError
@@ -29,6 +38,7 @@ __all__ = [
     "answers",
     "attacks",
     "data",
+    "distributed",
     "dpsgd",
     "ensemble",
     "fit",

@@ -1,9 +1,10 @@
 """The command line: a command is a frozen dataclass and a function that runs it."""
 
 import sys
+import traceback
 from collections.abc import Sequence
 
-from rpjax.errors import InputError
+from rpjax.errors import FailedElsewhere, InputError, Preempted
 
 COMMANDS = {
     "compare": "train five ways, attack each, prove what can be proved, and report",
@@ -16,7 +17,12 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; 0 if it worked, 2 for bad input, 130 if interrupted."""
+    """Run a command.
+
+    Returns:
+        0 if it worked, 2 for bad input, 75 if it was told to stop by SIGTERM and saved
+        where it was, 130 if it was interrupted.
+    """
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help"):
         print(_overview())
@@ -32,12 +38,37 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         commands.run(argv[0], argv[1:])
+    except FailedElsewhere:
+        return 2  # the process that failed says why
+    except Preempted as error:
+        return commands.preempted(str(error))
     except (InputError, OSError) as error:
         return _failed(str(error))
     except KeyboardInterrupt:
         print("\nrpjax: interrupted; go on with --resume", file=sys.stderr)
         return 130
     return 0
+
+
+def program() -> int:
+    """What the console script does: `main`, and an end that keeps nobody waiting."""
+    try:
+        code = main()
+    except Exception:
+        if not _several():
+            raise
+        traceback.print_exc()
+        code = 1
+    if code and _several():
+        from rpjax import distributed
+
+        distributed.leave(code)
+    return code
+
+
+def _several() -> bool:
+    distributed = sys.modules.get("rpjax.distributed")
+    return distributed is not None and distributed.joined()
 
 
 def _overview() -> str:

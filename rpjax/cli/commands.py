@@ -1,6 +1,7 @@
 """The commands' options and what they do."""
 
 import dataclasses
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from rpjax import report
+from rpjax import distributed, report
 from rpjax.errors import InputError
 from rpjax.experiments import (
     ExperimentConfig,
@@ -28,6 +29,9 @@ from rpjax.experiments.runs import write_text
 
 Flat = tyro.conf.OmitArgPrefixes
 Folder = tyro.conf.Positional[Path]
+
+# several processes may do these together; they are joined before a device is touched
+DISTRIBUTED = ("compare", "train", "evaluate", "attack")
 
 
 def _to_be_released() -> ExperimentConfig:
@@ -130,7 +134,25 @@ def run(name: str, argv: list[str]) -> None:
     argv, default = _with_file(kind, argv)
     options: dict[str, Any] = {} if default is None else {"default": default}
     parsed = tyro.cli(kind, args=argv, prog=f"rpjax {name}", config=(Flat,), **options)
-    action(parsed, Console())
+    console = Console()
+    if name in DISTRIBUTED:
+        console = _joined()
+    action(parsed, console)
+
+
+def _joined() -> Console:
+    """Join the other processes, if there are any; the console of the first speaks."""
+    try:
+        processes = distributed.initialize()
+    except TimeoutError as error:
+        print(f"rpjax: error: {error}", file=sys.stderr)
+        # an ordinary end would wait for those that never came
+        distributed.leave(2, seconds=0)
+    if processes.count == 1:
+        return Console()
+    console = Console(quiet=not distributed.first())
+    console.print(str(processes), highlight=False)
+    return console
 
 
 def _with_file(kind: type, argv: list[str]) -> tuple[list[str], Any]:
@@ -229,10 +251,19 @@ def _report(options: Report, console: Console) -> None:
 
 
 def _reported(results: dict[str, Any], out: Path, console: Console) -> None:
-    written = report.write(results, out)
+    written = distributed.together(lambda: report.write(results, out), only_first=True)
+    if not written:  # by another process
+        return
     console.print()
     console.print(report.table(results, console.width))
     console.print(f"written: {out / 'results.json'}, {written[0]}", highlight=False)
+
+
+def preempted(message: str) -> int:
+    """Say once, for all processes, that SIGTERM stopped them; the exit status."""
+    if distributed.first():
+        print(f"rpjax: {message}; add --resume to the command", file=sys.stderr)
+    return 75
 
 
 def _percent(estimate: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
+from rpjax import distributed
 from rpjax.errors import InputError, StorageError
 from rpjax.locks import Lock
 from rpjax.training.history import Log
@@ -50,15 +51,16 @@ class Checkpoints:
         # as they are read back
         self.facts: dict[str, Any] = json.loads(json.dumps(facts))
         self.last = time.monotonic()
-        self.lock = None
-        if jax.process_index() == 0:
-            place = self.folder.with_name(f".{self.folder.name}.lock")
-            self.lock = Lock(place, f"the checkpoint folder {self.folder}")
+        self.lock = distributed.together(self._locked, only_first=True)
         options = ocp.CheckpointManagerOptions(
             max_to_keep=2, cleanup_tmp_directories=True
         )
         self.manager: Any = ocp.CheckpointManager(self.folder, options=options)
         self.args = ocp.args
+
+    def _locked(self) -> Lock:
+        place = self.folder.with_name(f".{self.folder.name}.lock")
+        return Lock(place, f"the checkpoint folder {self.folder}")
 
     def due(self) -> bool:
         """Whether it is time to save again."""
