@@ -20,7 +20,7 @@ from rpjax.data.augmentation import Augmentation
 from rpjax.errors import InputError
 from rpjax.learners import Inputs, Learner, dpsgd, ensemble, side_by_side, supervised
 from rpjax.perturbations import Additive, Multiplicative
-from rpjax.training import Query, Run, answers, fit, reporter
+from rpjax.training import Query, Run, answers, fit, pmap, reporter
 from rpjax.version import __version__
 
 __all__ = [
@@ -46,6 +46,7 @@ __all__ = [
     "keys",
     "learners",
     "models",
+    "pmap",
     "privacy",
     "reporter",
     "side_by_side",
