@@ -134,7 +134,7 @@ def test_a_training_step_with_pmean_trains_as_under_jax_pmap_and_as_one_batch(tr
     for _ in range(3):
         *ours, value = mine(*ours, x, y)
         *theirs, expected = jaxs(*theirs, x, y)
-        *whole, single = once(*whole, x, y)
+        *whole, _ = once(*whole, x, y)
         assert_close(value, expected, rtol=1e-6)
     assert_close(ours, theirs, rtol=1e-6)
     assert_close(repeat(whole), theirs, rtol=1e-6)

@@ -13,6 +13,9 @@ COMMANDS = {
     "attack": "attack what was trained",
     "account": "what a training would guarantee, without training",
     "report": "write the tables and pictures of a results.json again",
+    "sweep": "write one configuration for each point of a grid of settings",
+    "job": "run one job of a sweep, or go on with it",
+    "merge": "put a sweep's finished jobs together",
 }
 
 

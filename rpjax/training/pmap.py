@@ -226,8 +226,8 @@ def _size(leaves: list[Any], axes: list[int | None]) -> int:
         )
     if len(set(sizes)) > 1:
         raise InputError(
-            f"the mapped axes have sizes {', '.join(map(str, sorted(set(sizes))))}; all "
-            "must have one slice for each device"
+            f"the mapped axes have sizes {', '.join(map(str, sorted(set(sizes))))}; "
+            "all must have one slice for each device"
         )
     return int(sizes[0])
 
