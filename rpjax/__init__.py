@@ -5,13 +5,22 @@ functions; `fit` trains any learner and returns a run; a run can be evaluated, a
 its guarantee, and attacked. Importing rpjax touches no device.
 """
 
-from rpjax import attacks, data, intervals, keys, learners, models, privacy
+from rpjax import (
+    attacks,
+    data,
+    distributed,
+    intervals,
+    keys,
+    learners,
+    models,
+    privacy,
+)
 from rpjax.data import Dataset, Records
 from rpjax.data.augmentation import Augmentation
 from rpjax.errors import InputError
 from rpjax.learners import Inputs, Learner, dpsgd, ensemble, side_by_side, supervised
 from rpjax.perturbations import Additive, Multiplicative
-from rpjax.training import Query, Run, answers, fit, reporter
+from rpjax.training import Query, Run, answers, fit, pmap, reporter
 from rpjax.version import __version__
 
 __all__ = [
@@ -29,6 +38,7 @@ __all__ = [
     "answers",
     "attacks",
     "data",
+    "distributed",
     "dpsgd",
     "ensemble",
     "fit",
@@ -36,6 +46,7 @@ __all__ = [
     "keys",
     "learners",
     "models",
+    "pmap",
     "privacy",
     "reporter",
     "side_by_side",

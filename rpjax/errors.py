@@ -9,6 +9,10 @@ class InputError(ValueError):
     """
 
 
+class FailedElsewhere(InputError):
+    """Another process found something wrong, and says what; this one only ends too."""
+
+
 class Preempted(Exception):
     """A training was asked to stop (SIGTERM), and saved where it was.
 

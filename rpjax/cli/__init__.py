@@ -2,10 +2,11 @@
 
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from rpjax.errors import InputError
+from rpjax.errors import FailedElsewhere, InputError, Preempted
 
 COMMANDS = {
     "compare": "train five ways, attack each, prove what can be proved, and report",
@@ -14,11 +15,19 @@ COMMANDS = {
     "attack": "attack what was trained",
     "account": "what a training would guarantee, without training",
     "report": "write the tables and pictures of a results.json again",
+    "sweep": "write one configuration for each point of a grid of settings",
+    "job": "run one job of a sweep, or go on with it",
+    "merge": "put a sweep's finished jobs together",
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; 0 if it worked, 2 for bad input, 130 if interrupted."""
+    """Run a command.
+
+    Returns:
+        0 if it worked, 2 for bad input, 75 if it was told to stop by SIGTERM and saved
+        where it was, 130 if it was interrupted.
+    """
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help"):
         print(_overview())
@@ -35,6 +44,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     keep_programs()
     try:
         commands.run(argv[0], argv[1:])
+    except FailedElsewhere:
+        return 2  # the process that failed says why
+    except Preempted as error:
+        return commands.preempted(str(error))
     except (InputError, OSError) as error:
         return _failed(str(error))
     except KeyboardInterrupt:
@@ -57,6 +70,27 @@ def keep_programs() -> None:
     home = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
     jax.config.update("jax_compilation_cache_dir", str(Path(home) / "rpjax"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def program() -> int:
+    """What the console script does: `main`, and an end that keeps nobody waiting."""
+    try:
+        code = main()
+    except Exception:
+        if not _several():
+            raise
+        traceback.print_exc()
+        code = 1
+    if code and _several():
+        from rpjax import distributed
+
+        distributed.leave(code)
+    return code
+
+
+def _several() -> bool:
+    distributed = sys.modules.get("rpjax.distributed")
+    return distributed is not None and distributed.joined()
 
 
 def _overview() -> str:

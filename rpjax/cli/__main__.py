@@ -2,6 +2,6 @@
 
 import sys
 
-from rpjax.cli import main
+from rpjax.cli import program
 
-sys.exit(main())
+sys.exit(program())

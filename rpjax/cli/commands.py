@@ -1,6 +1,8 @@
 """The commands' options and what they do."""
 
 import dataclasses
+import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +12,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from rpjax import report
+from rpjax import distributed, report
 from rpjax.errors import InputError
 from rpjax.experiments import (
     ExperimentConfig,
@@ -18,6 +20,7 @@ from rpjax.experiments import (
     prepare,
     read_config,
     revisit,
+    sweep,
     to_yaml,
 )
 from rpjax.experiments.checks import check
@@ -28,6 +31,10 @@ from rpjax.experiments.runs import write_text
 
 Flat = tyro.conf.OmitArgPrefixes
 Folder = tyro.conf.Positional[Path]
+
+# several processes may do these together; they are joined before a device is touched
+DISTRIBUTED = ("compare", "train", "evaluate", "attack")
+ARRAY = ("SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX")
 
 
 def _to_be_released() -> ExperimentConfig:
@@ -124,13 +131,63 @@ class Report:
     """Folder that holds a results.json."""
 
 
+@dataclass(frozen=True)
+class Sweep:
+    """Write one configuration for each point of a grid, as jobs for any launcher.
+
+    The file holds `config`, what all jobs share, and `grid`, lists of values by field:
+    {seed: [0, 1, 2], noise.gamma: [0.1, 0.5], methods: [strategy1, dpsgd]}.
+    """
+
+    sweep: tyro.conf.Positional[Path]
+    """YAML file of the sweep."""
+    out: Path = Path("sweep")
+    """Folder for the jobs, their results and what is merged of them."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Run one job of a sweep's folder; go on with it if it was begun."""
+
+    folder: Folder
+    """Folder that `rpjax sweep` wrote."""
+    number: tyro.conf.Positional[int | None] = None
+    """Which, from 0; left out: SLURM_ARRAY_TASK_ID or JOB_COMPLETION_INDEX."""
+
+
+@dataclass(frozen=True)
+class Merge:
+    """Put a sweep's finished jobs together: sweep.json, a table and a figure."""
+
+    folder: Folder
+    """Folder that `rpjax sweep` wrote."""
+
+
 def run(name: str, argv: list[str]) -> None:
     """Parse the options of one command and carry it out."""
     kind, action = _COMMANDS[name]
     argv, default = _with_file(kind, argv)
     options: dict[str, Any] = {} if default is None else {"default": default}
     parsed = tyro.cli(kind, args=argv, prog=f"rpjax {name}", config=(Flat,), **options)
-    action(parsed, Console())
+    console = Console()
+    if name in DISTRIBUTED:
+        console = _joined()
+    action(parsed, console)
+
+
+def _joined() -> Console:
+    """Join the other processes, if there are any; the console of the first speaks."""
+    try:
+        processes = distributed.initialize()
+    except TimeoutError as error:
+        print(f"rpjax: error: {error}", file=sys.stderr)
+        # an ordinary end would wait for those that never came
+        distributed.leave(2, seconds=0)
+    if processes.count == 1:
+        return Console()
+    console = Console(quiet=not distributed.first())
+    console.print(str(processes), highlight=False)
+    return console
 
 
 def _with_file(kind: type, argv: list[str]) -> tuple[list[str], Any]:
@@ -228,11 +285,52 @@ def _report(options: Report, console: Console) -> None:
     _reported(report.load(options.run), options.run, console)
 
 
+def _sweep(options: Sweep, console: Console) -> None:
+    count = sweep.write(sweep.read_sweep(options.sweep), options.out)
+    console.print(f"{count} jobs: rpjax job {options.out} 0 to {count - 1}")
+
+
+def _job(options: Job, console: Console) -> None:
+    number = options.number
+    if number is None:
+        number = _array_index()
+    sweep.run_job(
+        options.folder,
+        number,
+        console,
+        lambda results, folder: _reported(results, folder, console),
+    )
+
+
+def _array_index() -> int:
+    for name in ARRAY:
+        if os.environ.get(name, "").isdigit():
+            return int(os.environ[name])
+    raise InputError(f"number is not given, and neither is {' or '.join(ARRAY)}")
+
+
+def _merge(options: Merge, console: Console) -> None:
+    merged = sweep.merge(options.folder)
+    console.print(report.sweep_table(merged))
+    written = report.sweep_write(merged, options.folder)
+    names = ", ".join(map(str, [options.folder / "sweep.json", *written]))
+    console.print(f"written: {names}", highlight=False)
+
+
 def _reported(results: dict[str, Any], out: Path, console: Console) -> None:
-    written = report.write(results, out)
+    written = distributed.together(lambda: report.write(results, out), only_first=True)
+    if not written:  # by another process
+        return
     console.print()
     console.print(report.table(results, console.width))
     console.print(f"written: {out / 'results.json'}, {written[0]}", highlight=False)
+
+
+def preempted(message: str) -> int:
+    """Say once, for all processes, that SIGTERM stopped them; the exit status."""
+    if distributed.first():
+        print(f"rpjax: {message}; add --resume to the command", file=sys.stderr)
+    return 75
 
 
 def _percent(estimate: dict[str, Any]) -> str:
@@ -247,4 +345,7 @@ _COMMANDS: dict[str, tuple[type, Callable[..., None]]] = {
     "attack": (Attack, _attack),
     "account": (Account, _account),
     "report": (Report, _report),
+    "sweep": (Sweep, _sweep),
+    "job": (Job, _job),
+    "merge": (Merge, _merge),
 }

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from rpjax import attacks, intervals
+from rpjax import attacks, distributed, intervals
 from rpjax.attacks import Bank
 from rpjax.data import Dataset, load
 from rpjax.data.membership import Design, design
@@ -27,7 +27,7 @@ from rpjax.experiments.config import ExperimentConfig, as_dict, config_hash
 from rpjax.experiments.environment import device, versions
 from rpjax.experiments.methods import Plan, plan
 from rpjax.experiments.presets import resolved, sized
-from rpjax.experiments.runs import RunFolder, write_json
+from rpjax.experiments.runs import RunFolder
 from rpjax.training import Query, Run, devices, fit, reporter
 from rpjax.training.loop import sampler_for, split_slots
 
@@ -94,7 +94,7 @@ def compare(
     parts: list[dict[str, Any]] = []
     runs: dict[str, Run] = {}
     for number, each in enumerate(ready.plans, 1):
-        part = folder.finished(each.name)
+        part = distributed.shared(folder.finished(each.name))
         if part is None:
             console.print(f"{number}/{len(ready.plans)} {each.label}", style="bold")
             run = target(ready, each, folder, console)
@@ -103,13 +103,14 @@ def compare(
             if ready.config.train_on == "members":
                 bank = shadow_bank(ready, each, folder, console)
                 part["exposure"], scores = exposed(ready, run, bank)
+            part = distributed.shared(part)  # times differ between processes
             folder.finish(each.name, part, scores)
             runs[each.name] = run
             console.print(f"    {summary(part)}")
         parts.append(part)
     time_side_by_side(parts, runs)
     results = assembled(ready, parts, time.monotonic() - began)
-    write_json(out / "results.json", results)
+    folder.conclude(results)
     return results
 
 
@@ -117,9 +118,16 @@ def start(
     config: ExperimentConfig, out: Path, *, resume: bool, overwrite: bool
 ) -> tuple[Prepared, RunFolder]:
     """Check everything that can be checked, then open the folder."""
-    RunFolder(out).check(resume=resume, overwrite=overwrite)
-    ready = prepare(config)
-    folder = RunFolder.start(out, ready.config, resume=resume, overwrite=overwrite)
+    options = {"resume": resume, "overwrite": overwrite}
+    folder = RunFolder(out)
+    distributed.together(lambda: folder.check(**options), only_first=True)
+    ready = distributed.together(lambda: prepare(config))
+    assert ready is not None
+    distributed.alike("the configuration", config_hash(ready.config))
+    distributed.alike("the data", ready.dataset.data_hash)
+    distributed.together(
+        lambda: RunFolder.start(out, ready.config, **options), only_first=True
+    )
     return ready, folder
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from rpjax import distributed
 from rpjax.data.membership import design
 from rpjax.errors import InputError
 from rpjax.experiments.checks import check
@@ -20,14 +21,16 @@ from rpjax.experiments.compare import (
     utility,
 )
 from rpjax.experiments.config import as_dict, config_hash
-from rpjax.experiments.runs import RunFolder, write_json
+from rpjax.experiments.runs import RunFolder
 from rpjax.training import Query
 
 
 def opened(out: Path) -> tuple[Prepared, RunFolder]:
     """The experiment in a folder, if all its methods are trained."""
     folder = RunFolder(out)
-    ready = prepare(folder.config())
+    ready = distributed.together(lambda: prepare(folder.config()))
+    assert ready is not None
+    distributed.alike("the data", ready.dataset.data_hash)
     for each in ready.plans:
         if folder.finished(each.name) is None:
             raise InputError(
@@ -89,10 +92,10 @@ def attack(
         bank = shadow_bank(ready, each, folder, console)
         part["exposure"], scores[each.name] = exposed(ready, run, bank)
     results |= {"config": as_dict(config), "config_hash": config_hash(config)}
-    folder.configure(config)
+    distributed.together(lambda: folder.configure(config), only_first=True)
     for part in results["methods"]:
         folder.finish(part["name"], part, scores[part["name"]])
-    write_json(out / "results.json", results)
+    folder.conclude(results)
     return results
 
 

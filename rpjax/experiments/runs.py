@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from rpjax import distributed
 from rpjax.errors import InputError
 from rpjax.experiments.config import (
     METHODS,
@@ -115,6 +116,16 @@ class RunFolder:
         self, name: str, part: dict[str, Any], arrays: dict[str, np.ndarray]
     ) -> None:
         """Keep the part `name` and the arrays that its figures come from."""
+        distributed.together(lambda: self._keep(name, part, arrays), only_first=True)
+
+    def conclude(self, results: dict[str, Any]) -> None:
+        """Write results.json: the experiment is through."""
+        target = self.path / "results.json"
+        distributed.together(lambda: write_json(target, results), only_first=True)
+
+    def _keep(
+        self, name: str, part: dict[str, Any], arrays: dict[str, np.ndarray]
+    ) -> None:
         (self.path / "methods").mkdir(exist_ok=True)
         file = self.path / "methods" / f"{name}.npz"
         temporary = file.with_suffix(".tmp.npz")

@@ -10,6 +10,7 @@ from rpjax.report.figures import all_figures, cost, roc, tradeoff, training
 from rpjax.report.html import page
 from rpjax.report.markdown import text
 from rpjax.report.results import SCHEMA, Results, check, load
+from rpjax.report.sweep import sweep_figure, sweep_table, sweep_write
 from rpjax.report.tables import Row, rows, table
 from rpjax.report.write import write
 
@@ -27,6 +28,9 @@ __all__ = [
     "page",
     "roc",
     "rows",
+    "sweep_figure",
+    "sweep_table",
+    "sweep_write",
     "table",
     "text",
     "tradeoff",

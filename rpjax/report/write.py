@@ -33,7 +33,7 @@ def write(results: Results, out: Path) -> list[Path]:
         (out / "figures").mkdir(parents=True, exist_ok=True)
         contents = _contents(results)
         for name, data in contents.items():
-            _replace(out / name, data)
+            replace(out / name, data)
     except OSError as error:
         raise InputError(f"out: cannot write to {out} ({error.strerror})") from error
     return [out / name for name in contents]
@@ -50,7 +50,7 @@ def _contents(results: Results) -> dict[str, bytes]:
     return files
 
 
-def _replace(path: Path, data: bytes) -> None:
+def replace(path: Path, data: bytes) -> None:
     """Write beside the target, then rename, which no reader sees half done."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

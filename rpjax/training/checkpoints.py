@@ -1,9 +1,14 @@
 """Saving a training's state and picking it up again, through orbax."""
 
 import contextlib
+import gc
 import json
+import logging
 import shutil
+import sys
+import threading
 import time
+import traceback
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,10 +16,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
+from rpjax import distributed
 from rpjax.errors import InputError, StorageError
 from rpjax.learners import Implementation
 from rpjax.locks import Lock
 from rpjax.training.history import Log
+
+# what orbax raises of a write that failed, whether at once or in the background
+UNWRITTEN = (OSError, ValueError, RuntimeError)
 
 
 class Saved(NamedTuple):
@@ -44,15 +53,16 @@ class Checkpoints:
         # as they are read back
         self.facts: dict[str, Any] = json.loads(json.dumps(facts))
         self.last = time.monotonic()
-        self.lock = None
-        if jax.process_index() == 0:
-            place = self.folder.with_name(f".{self.folder.name}.lock")
-            self.lock = Lock(place, f"the checkpoint folder {self.folder}")
+        self.lock = distributed.together(self._locked, only_first=True)
         options = ocp.CheckpointManagerOptions(
             max_to_keep=2, cleanup_tmp_directories=True
         )
-        self.manager = ocp.CheckpointManager(self.folder, options=options)
+        self.manager: Any = ocp.CheckpointManager(self.folder, options=options)
         self.args = ocp.args
+
+    def _locked(self) -> Lock:
+        place = self.folder.with_name(f".{self.folder.name}.lock")
+        return Lock(place, f"the checkpoint folder {self.folder}")
 
     def due(self) -> bool:
         """Whether it is time to save again."""
@@ -77,7 +87,7 @@ class Checkpoints:
             # of the one before: an error in the background shows here
             self.manager.wait_until_finished()
             self.manager.save(step, args=args)
-        except (OSError, ValueError, RuntimeError) as error:
+        except UNWRITTEN as error:
             raise self._unwritten(error) from error
 
     def restore(self, like: PyTree, steps: int) -> Saved | None:
@@ -124,6 +134,7 @@ class Checkpoints:
                 )
 
     def _unwritten(self, error: Exception) -> StorageError:
+        self._abandon(error)
         free = shutil.disk_usage(self.folder).free
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         return StorageError(
@@ -136,15 +147,52 @@ class Checkpoints:
         """Wait until everything is on disk, and let others have the folder."""
         try:
             self.manager.wait_until_finished()
-        except (OSError, ValueError, RuntimeError) as error:
+        except UNWRITTEN as error:
             raise self._unwritten(error) from error
         finally:
             self.close()
 
     def close(self) -> None:
         """Let others have the folder; what is still being written may be lost."""
-        # `finish` reports what could not be written
-        with contextlib.suppress(OSError, ValueError, RuntimeError):
-            self.manager.close()
+        try:
+            if self.manager is not None:
+                self.manager.close()
+        except UNWRITTEN as error:  # `finish` reports what could not be written
+            self._abandon(error)
         if self.lock:
             self.lock.release()
+
+    def _abandon(self, error: BaseException | None) -> None:
+        """End what a failed save left behind, while that can still be done in silence.
+
+        orbax ends a save at its first error, with other writes under way. Ended only
+        by the interpreter's shutdown, they would write tracebacks of their own after
+        the one line that says what went wrong.
+        """
+        _wait_for_writers()
+        with contextlib.suppress(*UNWRITTEN):
+            self.manager.close()
+        self.manager = None
+        while error is not None:
+            traceback.clear_frames(error.__traceback__)
+            error = error.__context__
+        _collect_in_silence()
+
+
+def _wait_for_writers() -> None:
+    """Until orbax's threads have ended; in a function, so that none is held on to."""
+    for thread in threading.enumerate():
+        if type(thread).__module__.startswith("orbax."):
+            with contextlib.suppress(Exception):  # of its own writes
+                thread.join(60)
+
+
+def _collect_in_silence() -> None:
+    """Collect what fails as it is cleaned up, such as writes without an event loop."""
+    log, hook = logging.getLogger("asyncio"), sys.unraisablehook
+    disabled, log.disabled = log.disabled, True
+    sys.unraisablehook = lambda _: None
+    try:
+        gc.collect()
+    finally:
+        sys.unraisablehook, log.disabled = hook, disabled

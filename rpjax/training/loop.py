@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
+from rpjax import distributed
 from rpjax import keys as rp_keys
 from rpjax.data.records import Records
 from rpjax.data.sampling import Sampler, poisson, shuffled
@@ -91,7 +92,8 @@ def fit(
     feed = Resident(learner, records, table, sampler, where, root, clock)
     state = feed.first_state()
     if learner.mechanism.private and noise_seed == "secret":
-        fresh = _fresh_secrets(learner.members)
+        # one for all processes: replicas must add the same noise
+        fresh = distributed.from_first(_fresh_secrets(learner.members))
         state = state._replace(secret=where.put(fresh, where.member_spec()))
     log, how, choice = Log(), None, None
     keeper = None
@@ -113,7 +115,7 @@ def fit(
                 stop, save, count = agreed(
                     notice.arrived, keeper is not None and keeper.due(), fits
                 )
-                if keeper and (stop or save) and done:
+                if keeper and (stop or (save and done)):
                     keeper.save(done, state, log, how)
                 if keeper and stop:
                     keeper.finish()

@@ -98,8 +98,11 @@ def described(info: dict[str, float], rate: float) -> str:
 
 @contextmanager
 def reporter(name: str, console: Console | None = None) -> Iterator[Reporter]:
-    """A bar if `console` (standard output) is a terminal, lines if not."""
+    """A bar if `console` (standard output) is a terminal, lines if not; or silence."""
     console = console or Console(file=sys.stdout)
+    if console.quiet:
+        yield Silent()
+        return
     if not console.is_terminal:
         yield Lines(name)
         return

@@ -1,0 +1,441 @@
+"""Several processes train as one does; whatever stops one of them, nothing is lost.
+
+Two processes on this machine, with two devices each, as `train_in_two_processes.py`.
+"""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+from support import assert_close, records
+
+from rpjax import distributed
+from rpjax.errors import InputError
+from rpjax.training import fit
+
+WORKER = Path(__file__).with_name("train_in_two_processes.py")
+STEPS = 60
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def start(pytestconfig):
+    """(words, environment) -> processes that run them together, two by default."""
+    shared = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "JAX_NUM_CPU_DEVICES": "2",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        "JAX_COMPILATION_CACHE_DIR": str(pytestconfig.cache.mkdir("jax")),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.05",
+        "JAX_NUM_PROCESSES": "2",
+    }
+    begun = []
+
+    def run(words, who=(0, 1), **more):
+        env = shared | {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}"} | more
+        processes = [
+            subprocess.Popen(
+                [sys.executable, *map(str, words)],
+                env=env | {"JAX_PROCESS_ID": str(index)},
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+            for index in who
+        ]
+        begun.extend(processes)
+        return processes
+
+    yield run
+    for process in begun:
+        process.kill()
+
+
+def ended(processes):
+    """What they wrote to the error output, and their exit statuses."""
+    outs, errors = zip(*(p.communicate(timeout=300) for p in processes), strict=True)
+    return outs, errors, [p.returncode for p in processes]
+
+
+def finished(processes):
+    outs, errors, codes = ended(processes)
+    assert codes == [0] * len(codes), "\n".join(errors)
+    return outs
+
+
+def begun(process):
+    """Wait for its first steps."""
+    return any(line == "training\n" for line in process.stdout)
+
+
+def result(folder, index=0):
+    with np.load(folder / f"result{index}.npz") as file:
+        return file["state"], file["answers"], json.loads(str(file["facts"]))
+
+
+def assert_equal_results(one, other):
+    np.testing.assert_array_equal(one[0], other[0])
+    np.testing.assert_array_equal(one[1], other[1])
+    assert one[2] == other[2]
+
+
+def steps_saved(folder):
+    return sorted(int(p.name) for p in folder.glob("ck/*") if p.name.isdigit())
+
+
+# ----------------------------------------------------------- training in two processes
+
+CASES = ["one net", "DP-SGD", "ensemble on own lists"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_two_processes_that_are_stopped_and_killed_end_as_if_they_never_were(
+    start, tmp_path, name
+):
+    """SIGTERM to one stops both at one step; `kill -9` to both; then to the end.
+
+    The state, the answers, the history and the guarantee equal the undisturbed run's
+    bit for bit, and one process with four devices gives the same numbers.
+    """
+    calm, rough = tmp_path / "calm", tmp_path / "rough"
+    for folder in (calm, rough):
+        folder.mkdir()
+
+    def train(folder, steps=STEPS, seconds=0.2):
+        words = (WORKER, name, folder / "ck", folder)
+        return start(words, STEPS=str(steps), CHECKPOINT_SECONDS=str(seconds))
+
+    finished(train(calm))
+
+    asked = train(rough, steps=100_000, seconds=1000)
+    assert all(map(begun, asked))
+    asked[1].terminate()  # the one that writes nothing
+    _, errors, codes = ended(asked)
+    assert codes == [1, 1], errors
+    (step,) = steps_saved(rough)
+    for error in errors:
+        assert f"Preempted: stopped by SIGTERM after step {step} of 100000" in error
+
+    # what a longer training left is no part of a shorter one
+    (rough / "ck").rename(tmp_path / "longer")
+    killed = train(rough, seconds=0.0)
+    assert all(map(begun, killed))
+    deadline = time.monotonic() + 60
+    while not steps_saved(rough) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    for process in killed:
+        process.send_signal(signal.SIGKILL)
+    _, errors, codes = ended(killed)
+    assert codes == [-9, -9], errors
+    assert 0 < steps_saved(rough)[-1] < STEPS
+
+    finished(train(rough))
+    assert_equal_results(result(rough), result(calm))
+    assert_equal_results(result(calm, 0), result(calm, 1))
+    assert result(calm)[2]["processes"] == 2
+    assert not [p for p in rough.rglob("*") if "tmp" in p.name or "lock" in p.name]
+    assert_one_process_agrees(name, calm, tmp_path / "longer", step)
+
+
+def assert_one_process_agrees(name, calm, checkpoints, step):
+    """Four devices of one process: from nothing, and from the two's checkpoint."""
+    from train_in_two_processes import CASES, DATA
+
+    case = {"records": records(DATA), "devices": 4, **CASES[name]()}
+    case |= {"batch_size": 8, "seed": 7, "noise_seed": "fixed"}
+    alone = fit(**case, steps=STEPS)
+    state, answers, facts = result(calm)
+    assert_close(np.asarray(ravel_pytree(alone.state)[0]), state, rtol=1e-3, atol=1e-4)
+    assert_close(alone.answers(case["records"]), answers, rtol=1e-3, atol=1e-3)
+    assert repr(alone.guarantee()) == facts["guarantee"]
+    assert_close(alone.history, facts["history"], rtol=1e-3, atol=1e-4)
+
+    on = fit(**case, steps=step + 2, checkpoints=checkpoints)
+    whole = fit(**case, steps=step + 2)
+    assert on.stopwatch is not None, "it took no step"
+    assert_close(on.state, whole.state, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_secret_noise_is_one_secret_for_all_processes(start, tmp_path):
+    """With a secret of its own for each, the replicas would drift apart."""
+    words = (WORKER, "DP-SGD", tmp_path / "ck", tmp_path)
+    finished(start(words, STEPS="4", NOISE_SEED="secret"))
+    assert_equal_results(result(tmp_path, 0), result(tmp_path, 1))
+
+
+# --------------------------------------------------------------------- the command line
+
+CLI = ("-m", "rpjax.cli")
+TINY = ("--train-records", "128", "--epochs", "1", "--batch-size", "32")
+
+
+@pytest.mark.slow
+def test_the_commands_run_in_two_processes_of_which_one_speaks(start, tmp_path):
+    """Trained in two and evaluated in two; the second writes and prints nothing."""
+    out = tmp_path / "out"
+    words = (*CLI, "train", *TINY, "--method", "plain", "--out", out, "--resume")
+    first, second = finished(start(words))
+    assert "2 processes with 4 cpu devices" in first
+    assert "written: " in first
+    assert said(second) == ""
+    results = json.loads((out / "results.json").read_text())
+    assert results["device"]["processes"] == 2
+    assert results["device"]["count"] == 4
+    first, second = finished(start((*CLI, "evaluate", out)))
+    accuracy = results["methods"][0]["utility"]["test_accuracy"]["value"]
+    assert f"{100 * accuracy:.1f} %" in first
+    assert said(second) == ""
+
+
+def said(text):
+    """What rpjax printed; the transport below it has words of its own."""
+    return "".join(re.sub(r"\[Gloo\] [^\n]*\n", "", text).split())
+
+
+@pytest.mark.slow
+def test_what_one_process_refuses_ends_both_with_one_line(start, tmp_path):
+    (tmp_path / "thesis.tex").write_text("mine")
+    _, errors, codes = ended(start((*CLI, "train", *TINY, "--out", tmp_path)))
+    assert codes == [2, 2]
+    assert said(errors[0]).startswith(said("rpjax: error: out is "))
+    assert said(errors[1]) == ""
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("who", "words"),
+    [
+        (0, "process 0 of 2 waited 2 s for the other 1 at {}, and not all have come"),
+        (1, "process 1 of 2 waited 2 s for process 0 at {}, which does not answer"),
+    ],
+)
+def test_a_process_that_never_comes_is_told_in_one_line(start, tmp_path, who, words):
+    address = f"127.0.0.1:{free_port()}"
+    began = time.monotonic()
+    _, (error,), codes = ended(
+        start(
+            (*CLI, "train", "--out", tmp_path / "out"),
+            who=(who,),
+            RPJAX_DISTRIBUTED_SECONDS="2",
+            JAX_COORDINATOR_ADDRESS=address,
+        )
+    )
+    assert codes == [2]
+    assert time.monotonic() - began < 60
+    (line,) = error.splitlines()
+    assert line.startswith(f"rpjax: error: {words.format(address)}")
+    assert line.endswith("or wait longer with RPJAX_DISTRIBUTED_SECONDS")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_a_process_that_fails_alone_does_not_keep_the_other_waiting(start, tmp_path):
+    """A bug in one process: both end, with an error, in much less than JAX's 300 s."""
+    code = (
+        "import sys, jax, rpjax.cli, rpjax.training.evaluation as e\n"
+        "import rpjax.experiments.compare as c\n"
+        "def broken(*_):\n"
+        "    if jax.process_index() == 1: raise ZeroDivisionError('only here')\n"
+        "    return real(*_)\n"
+        "real, c.measured = c.measured, broken\n"
+        "sys.exit(rpjax.cli.program())\n"
+    )
+    words = ("train", *TINY, "--method", "plain", "--out", tmp_path / "out")
+    began = time.monotonic()
+    _, errors, codes = ended(start(("-c", code, *words)))
+    assert time.monotonic() - began < 150
+    assert codes[1] == 1
+    assert "ZeroDivisionError: only here" in errors[1]
+    assert codes[0] != 0
+
+
+# -------------------------------------------------------------------- who a process is
+
+
+@pytest.fixture
+def variables(monkeypatch):
+    """Only these variables of launchers are set."""
+
+    def given(**values):
+        names = (*distributed.NAMES, "RPJAX_DISTRIBUTED", "RPJAX_DISTRIBUTED_SECONDS")
+        for name in [*names, *os.environ]:
+            if name in names or name.startswith(("SLURM_", "OMPI_", "KUBERNETES_")):
+                monkeypatch.delenv(name, raising=False)
+        for name, value in values.items():
+            monkeypatch.setenv(name, value)
+
+    given()
+    return given
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What JAX is asked to do, instead of doing it."""
+    calls = []
+
+    def initialize(*args, **options):
+        calls.append(args)
+
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
+    return calls
+
+
+def test_one_process_is_left_alone(variables):
+    """As it is now: devices are in use, and no launcher has set anything."""
+    found = distributed.initialize()
+    assert (found.index, found.count, found.found) == (0, 1, "one process")
+    assert not distributed.joined()
+
+
+def test_off_means_off(variables, asked):
+    variables(JAX_COORDINATOR_ADDRESS="a:1", JAX_NUM_PROCESSES="2", JAX_PROCESS_ID="0")
+    assert distributed.initialize("off").count == 1
+    os.environ["RPJAX_DISTRIBUTED"] = "off"
+    assert distributed.initialize().count == 1
+    assert asked == []
+
+
+def test_what_is_joined_already_is_not_joined_again(variables, asked, monkeypatch):
+    """Ray Train's JaxTrainer calls jax.distributed.initialize itself."""
+    variables(JAX_COORDINATOR_ADDRESS="a:1", JAX_NUM_PROCESSES="2", JAX_PROCESS_ID="0")
+    monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
+    assert distributed.initialize().found == "joined before"
+    assert asked == []
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (
+            {
+                "JAX_COORDINATOR_ADDRESS": "host:1234",
+                "JAX_NUM_PROCESSES": "4",
+                "JAX_PROCESS_ID": "3",
+            },
+            [("host:1234", 4, 3)],
+        ),
+        (
+            {
+                "JAX_COORDINATOR_ADDRESS": "host:1234",
+                "JAX_NUM_PROCESSES": "1",
+                "JAX_PROCESS_ID": "0",
+            },
+            [],
+        ),
+        (
+            {"SLURM_STEP_NODELIST": "n[1-2]", "SLURM_NTASKS": "2", "SLURM_PROCID": "1"},
+            [(None, None, None)],
+        ),
+        (
+            {"SLURM_STEP_NODELIST": "n1", "SLURM_NTASKS": "1", "SLURM_PROCID": "0"},
+            [],
+        ),
+        ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "2"}, [(None, None, None)]),
+        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, []),
+        (
+            {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "1"},
+            [(None, None, None)],
+        ),
+        (
+            {"OMPI_MCA_orte_hnp_uri": "1.0;tcp://a:1", "OMPI_COMM_WORLD_SIZE": "2"},
+            [(None, None, None)],
+        ),
+        ({}, [(None, None, None)]),
+    ],
+)
+def test_launchers_are_known_by_their_variables(variables, asked, values, expected):
+    """JAX is asked to detect the rest; a bare pod is no cluster."""
+    variables(**values)
+    distributed.initialize()
+    assert asked == expected
+
+
+THREE = {"JAX_COORDINATOR_ADDRESS": "h:1", "JAX_NUM_PROCESSES": "2"}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (THREE, "JAX_PROCESS_ID is not set; set JAX_COORDINATOR_ADDRESS, "),
+        ({"JAX_COORDINATOR_ADDRESS": "h:1"}, "JAX_NUM_PROCESSES is not"),
+        ({"JAX_PROCESS_ID": "1"}, "JAX_COORDINATOR_ADDRESS is not set"),
+        ({**THREE, "JAX_PROCESS_ID": "2"}, "JAX_PROCESS_ID is 2; with JAX_NUM_PROC"),
+        ({**THREE, "JAX_PROCESS_ID": "x"}, "JAX_PROCESS_ID is 'x'; it must be a whole"),
+        (
+            {**THREE, "JAX_PROCESS_ID": "0", "JAX_NUM_PROCESSES": "0"},
+            "JAX_NUM_PROCESSES is 0; it must be >= 1",
+        ),
+        (
+            {**THREE, "JAX_PROCESS_ID": "0", "JAX_COORDINATOR_ADDRESS": "host"},
+            "JAX_COORDINATOR_ADDRESS is 'host'; it must be HOST:PORT",
+        ),
+        ({"RPJAX_DISTRIBUTED": "no"}, "RPJAX_DISTRIBUTED is 'no'; it is auto or off"),
+        ({"RPJAX_DISTRIBUTED_SECONDS": "0"}, "RPJAX_DISTRIBUTED_SECONDS is '0'; it"),
+        ({"RPJAX_DISTRIBUTED_SECONDS": "x"}, "RPJAX_DISTRIBUTED_SECONDS is 'x'; it"),
+    ],
+)
+def test_variables_that_cannot_be_are_refused(variables, asked, values, message):
+    variables(**values)
+    with pytest.raises(InputError, match=re.escape(message)):
+        distributed.initialize()
+    assert asked == []
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"num_processes": 2}, "coordinator_address is not given; give coord"),
+        ({"coordinator_address": "h:1", "num_processes": 2}, "process_id is not"),
+        (
+            {"coordinator_address": "h:1", "num_processes": 2, "process_id": 2},
+            "process_id is 2; with num_processes = 2 it must lie between 0 and 1",
+        ),
+        ({"timeout_seconds": -1.0}, "timeout_seconds is -1.0; it must be a number"),
+    ],
+)
+def test_arguments_that_cannot_be_are_refused(variables, asked, given, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        distributed.initialize(**given)
+    assert asked == []
+
+
+def test_joining_after_a_device_was_used_is_refused(variables):
+    assert jax.devices()
+    with pytest.raises(InputError, match=r"^as given: a device is in use already"):
+        distributed.initialize(
+            coordinator_address="127.0.0.1:1", num_processes=2, process_id=0
+        )
+
+
+def test_in_one_process_everything_is_shared_already():
+    value = {"a": object()}
+    assert distributed.shared(value) is value
+    assert distributed.together(lambda: 3, only_first=True) == 3
+    array = np.arange(3)
+    assert distributed.from_first(array) is array
+    with pytest.raises(InputError, match="mine"):
+        distributed.together(_refuse)
+    distributed.alike("the data", "a")
+
+
+def _refuse():
+    raise InputError("mine")
