@@ -24,8 +24,8 @@ from rpjax.training.devices import Layout
 Infos = dict[str, np.ndarray]
 
 
-class Resident:
-    """Records that lie on every device as bytes; many steps in one call."""
+class Feed:
+    """What both have in common: the first state, and a plan of positions by block."""
 
     program: Any = None
 
@@ -44,10 +44,7 @@ class Resident:
         self.impl = programs.impl_of(root)
         self.root = layout.put(jax.random.key_data(root))
         self.sample = layout.put(records.images[:1])
-        self.data = (
-            *layout.put((records.images, records.labels, records.ids)),
-            layout.put(table, layout.member_spec()),
-        )
+        self.table = layout.put(table, layout.member_spec())
         self.block = -1
 
     def first_state(self) -> State:
@@ -56,15 +53,6 @@ class Resident:
         args = (self.root, self.sample)
         state: State = self.clock.compiled(init, *args, once=True)(*args)
         return state
-
-    def compile(self, state: State) -> None:
-        """Compile what `steps` needs, for states such as this one."""
-        self._compile_plan(state)
-        self.program = self.clock.compiled(
-            programs.resident_steps(self.learner, self.layout, self.impl),
-            *(self.root, state, self.data, self.plan, np.int32(0), np.int32(0)),
-            donate=(1,),
-        )
 
     def _compile_plan(self, state: State) -> None:
         secret = self.layout.fetch(state.secret)
@@ -82,6 +70,33 @@ class Resident:
     def _open(self, block: int) -> None:
         if block != self.block:
             self.plan, self.block = self.draw(self.words, np.int32(block)), block
+
+
+class Resident(Feed):
+    """Records that lie on every device as bytes; many steps in one call."""
+
+    def __init__(
+        self,
+        learner: Learner,
+        records: Records,
+        table: Int[np.ndarray, "... n"],
+        sampler: Sampler,
+        layout: Layout,
+        root: PRNGKey,
+        clock: Clock,
+    ) -> None:
+        super().__init__(learner, records, table, sampler, layout, root, clock)
+        pool = layout.put((records.images, records.labels, records.ids))
+        self.data = (*pool, self.table)
+
+    def compile(self, state: State) -> None:
+        """Compile what `steps` needs, for states such as this one."""
+        self._compile_plan(state)
+        self.program = self.clock.compiled(
+            programs.resident_steps(self.learner, self.layout, self.impl),
+            *(self.root, state, self.data, self.plan, np.int32(0), np.int32(0)),
+            donate=(1,),
+        )
 
     def steps(
         self, state: State, block: int, start: int, count: int
