@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from rpjax.data.folders import read_folder
+from rpjax.data.folders import listed, read_folder
 from rpjax.data.mnist import read_mnist
 from rpjax.data.npz import read_npz
 from rpjax.data.records import Dataset, divided, numbered
 from rpjax.data.splits import SPLIT_SEED, Split
-from rpjax.data.survey import Broken, Tell, silent
-from rpjax.data.tfds import read_tfds
+from rpjax.data.stored import Source
+from rpjax.data.survey import Broken, Survey, Tell, silent, survey
+from rpjax.data.tfds import read_tfds, surveyed_tfds
 from rpjax.errors import InputError
 
 
@@ -68,6 +69,24 @@ def load(
         argument, folder, split, image_size, stored, broken, workers, tell
     )
     return SOURCES[kind](request)
+
+
+def surveyed(
+    name: str,
+    data_dir: str | Path | None = None,
+    *,
+    workers: int = 0,
+    tell: Tell = silent,
+) -> tuple[Source, Survey]:
+    """Every image of a folder or of a TFDS set, looked at; see `load`."""
+    folder = None if data_dir is None else Path(data_dir).expanduser()
+    kind, argument = _parse(name, folder)
+    if kind == "folder:":
+        files = listed(_path(argument, folder)).files
+        return files, survey(files, tell, workers)
+    if kind in ("tfds:", "cifar10"):
+        return surveyed_tfds(argument or kind, folder, workers, tell)
+    raise InputError(f"images is {name!r}; only those of a folder or of TFDS are files")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,6 +11,7 @@ from rpjax.data.records import Dataset, divided, separated
 from rpjax.data.splits import Split
 from rpjax.data.survey import (
     Broken,
+    Survey,
     Tell,
     common_size,
     in_memory,
@@ -124,6 +125,15 @@ def read_tfds(
         class_names=class_names,
         source=f"{words}{left_out} {note}".strip(),
     )
+
+
+def surveyed_tfds(
+    name: str, data_dir: Path | None, workers: int = 0, tell: Tell = silent
+) -> tuple[Rows, Survey]:
+    """All images of a prepared set, looked at."""
+    builder = _prepared(name, data_dir)
+    source, _ = _source(name, builder, _supervision(builder.info)[0])
+    return source, survey(source, tell, workers)
 
 
 def _source(name: str, builder: Any, keys: tuple[str, str]) -> tuple[Rows, str | None]:

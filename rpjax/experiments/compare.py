@@ -28,7 +28,7 @@ from rpjax.experiments.environment import device, versions
 from rpjax.experiments.methods import Plan, plan
 from rpjax.experiments.presets import resolved, sized
 from rpjax.experiments.runs import RunFolder, write_json
-from rpjax.training import Query, Run, devices, fit, reporter
+from rpjax.training import Query, Run, counter, devices, fit, reporter
 from rpjax.training.loop import sampler_for, split_slots
 
 SCHEMA = "rpjax.results/1"
@@ -52,10 +52,10 @@ class Prepared(NamedTuple):
         return self.design.members
 
 
-def prepare(config: ExperimentConfig) -> Prepared:
+def prepare(config: ExperimentConfig, console: Console | None = None) -> Prepared:
     """Load the data, fill in the preset and build every learner, or refuse."""
     check(config)
-    dataset = sized(config, load(config.data.name, config.data.dir))
+    dataset = sized(config, loaded(config, console))
     config = resolved(config, dataset)
     check_crop(config, dataset)
     shadows = config.attack.shadows
@@ -76,6 +76,22 @@ def prepare(config: ExperimentConfig) -> Prepared:
     return Prepared(config, dataset, membership, plans)
 
 
+def loaded(config: ExperimentConfig, console: Console | None = None) -> Dataset:
+    """The configured data set, all of it."""
+    options = config.data
+    size = options.image_size
+    with counter("images", console) as tell:
+        return load(
+            options.name,
+            options.dir,
+            image_size=None if size is None else (size, size),
+            stored=options.stored,
+            broken=options.broken,
+            workers=options.workers,
+            tell=tell,
+        )
+
+
 def compare(
     config: ExperimentConfig,
     out: Path,
@@ -90,7 +106,9 @@ def compare(
     """
     began = time.monotonic()
     console = console or Console()
-    ready, folder = start(config, out, resume=resume, overwrite=overwrite)
+    ready, folder = start(
+        config, out, resume=resume, overwrite=overwrite, console=console
+    )
     parts: list[dict[str, Any]] = []
     runs: dict[str, Run] = {}
     for number, each in enumerate(ready.plans, 1):
@@ -114,11 +132,16 @@ def compare(
 
 
 def start(
-    config: ExperimentConfig, out: Path, *, resume: bool, overwrite: bool
+    config: ExperimentConfig,
+    out: Path,
+    *,
+    resume: bool,
+    overwrite: bool,
+    console: Console | None = None,
 ) -> tuple[Prepared, RunFolder]:
     """Check everything that can be checked, then open the folder."""
     RunFolder(out).check(resume=resume, overwrite=overwrite)
-    ready = prepare(config)
+    ready = prepare(config, console)
     folder = RunFolder.start(out, ready.config, resume=resume, overwrite=overwrite)
     return ready, folder
 
@@ -174,6 +197,7 @@ def _training(ready: Prepared, each: Plan) -> dict[str, Any]:
         "seed": ready.config.seed,
         "noise_seed": ready.config.training.noise_seed,
         "devices": ready.config.training.devices,
+        "workers": ready.config.data.workers,
     }
 
 

@@ -101,11 +101,11 @@ class Streamed(Feed):
         """Times steps of the compiled program, their images being there already."""
         if self.program is None:
             return None
-        self._open(0)
-        (rows,) = self._rows(0, 1)
-        images = self._put(self.decode(rows))
 
         def seconds(steps: int) -> float:
+            self._open(0)
+            (rows,) = self._rows(0, 1)
+            images = jax.block_until_ready(self._put(self.decode(rows)))
             copy = jax.block_until_ready(jax.tree.map(jnp.copy, state))
             began = time.perf_counter()
             for _ in range(steps):
