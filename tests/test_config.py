@@ -245,8 +245,9 @@ def test_nothing_that_training_needs_is_left_open():
     config = presets.resolved(DEFAULT, load("digits"))
     left = {name for name in FIELDS if get(config, name) is None}
     assert left == {
-        *("data.dir", "data.train_records", "model.width", "noise.input_bound"),
-        *("dp.noise_multiplier", "dp.microbatch", "training.devices"),
+        *("data.dir", "data.train_records", "data.image_size", "model.width"),
+        *("noise.input_bound", "dp.noise_multiplier", "dp.microbatch"),
+        "training.devices",
     }
 
 

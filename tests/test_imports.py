@@ -12,7 +12,10 @@ import pytest
 import rpjax
 
 PACKAGE = Path(rpjax.__file__).parent
-HEAVY = ("tensorflow", "tensorflow_datasets", "matplotlib", "sklearn", "dp_accounting")
+HEAVY = (
+    *("tensorflow", "tensorflow_datasets", "grain", "PIL"),
+    *("matplotlib", "sklearn", "dp_accounting"),
+)
 
 LOOK = """
 import json, sys

@@ -686,10 +686,10 @@ def test_tfds_refuses_what_is_not_labelled_images(tmp_path, settings, words):
 )
 def test_tfds_explains_files_that_cannot_be_opened(error, words):
     class Builder:
-        def as_data_source(self, split):
+        def as_data_source(self, split, decoders):
             raise error
 
-    assert words in refused(rp_tfds._rows, "tiny", Builder(), "train")
+    assert words in refused(rp_tfds._rows, "tiny", Builder(), "train", "image")
 
 
 def test_tfds_refuses_when_the_package_is_missing(tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ COMMANDS = {
     "evaluate": "accuracy of what was trained",
     "attack": "attack what was trained",
     "account": "what a training would guarantee, without training",
+    "data": "check image files, and prepare them for many trainings",
     "report": "write the tables and pictures of a results.json again",
     "sweep": "write one configuration for each point of a grid of settings",
     "job": "run one job of a sweep, or go on with it",

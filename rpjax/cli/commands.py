@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rpjax import distributed, report
+from rpjax.cli import data
 from rpjax.errors import InputError
 from rpjax.experiments import (
     ExperimentConfig,
@@ -168,7 +169,8 @@ def run(name: str, argv: list[str]) -> None:
     kind, action = _COMMANDS[name]
     argv, default = _with_file(kind, argv)
     options: dict[str, Any] = {} if default is None else {"default": default}
-    parsed = tyro.cli(kind, args=argv, prog=f"rpjax {name}", config=(Flat,), **options)
+    config = (Flat, tyro.conf.OmitSubcommandPrefixes)
+    parsed = tyro.cli(kind, args=argv, prog=f"rpjax {name}", config=config, **options)
     console = Console()
     if name in DISTRIBUTED:
         console = _joined()
@@ -344,6 +346,7 @@ _COMMANDS: dict[str, tuple[type, Callable[..., None]]] = {
     "evaluate": (Evaluate, _evaluate),
     "attack": (Attack, _attack),
     "account": (Account, _account),
+    "data": (data.Data, data.run),
     "report": (Report, _report),
     "sweep": (Sweep, _sweep),
     "job": (Job, _job),

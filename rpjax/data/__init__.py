@@ -5,6 +5,7 @@ from rpjax.data.membership import Design, design
 from rpjax.data.records import Dataset, Records
 from rpjax.data.sampling import Sampler, poisson, shuffled
 from rpjax.data.sources import load
+from rpjax.data.stored import StoredRecords
 
 __all__ = [
     "Augmentation",
@@ -12,6 +13,7 @@ __all__ = [
     "Design",
     "Records",
     "Sampler",
+    "StoredRecords",
     "design",
     "load",
     "poisson",

@@ -3,7 +3,8 @@
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -11,11 +12,26 @@ from rpjax.data.splits import Split, stratified
 from rpjax.errors import InputError
 
 
+@runtime_checkable
+class Images(Protocol):
+    """What looks like an array of images: one, or what is decoded when it is needed."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Records, height, width, channels."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, at: Any, /) -> Any: ...
+
+
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Records:
     """Labelled images in host memory. The arrays are kept as read-only views.
 
-    images: uint8 [records, height, width, channels].
+    images: uint8 [records, height, width, channels]; `rpjax.data.stored` has records
+        whose images stay on disk.
     labels: int32 [records], 0 or more.
     ids: int32 [records], 0 or more; the record's place in its source's order. An id
         stays with its record whatever is taken, shuffled or left out.
@@ -24,7 +40,7 @@ class Records:
         InputError: for a wrong rank or dtype, lengths that differ, or no record.
     """
 
-    images: np.ndarray
+    images: Images
     labels: np.ndarray
     ids: np.ndarray
 
@@ -33,9 +49,11 @@ class Records:
         for name in ("labels", "ids"):
             _check_numbers(name, getattr(self, name), len(self.images))
         for field in dataclasses.fields(self):
-            view = getattr(self, field.name).view()
-            view.flags.writeable = False
-            object.__setattr__(self, field.name, view)
+            value = getattr(self, field.name)
+            if isinstance(value, np.ndarray):
+                view = value.view()
+                view.flags.writeable = False
+                object.__setattr__(self, field.name, view)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -54,18 +72,38 @@ class Records:
 
         positions: whole numbers in 0, ..., len(self) - 1; a position may occur twice.
         """
-        at = np.asarray(positions)
-        if at.ndim != 1 or at.dtype.kind not in "iu" or not at.size:
-            raise InputError(
-                f"positions: shape {at.shape}, dtype {at.dtype}; must be a non-empty "
-                "list of whole numbers"
-            )
-        if at.min() < 0 or at.max() >= len(self):
-            raise InputError(
-                f"positions: {at.min()} to {at.max()}; must lie between 0 and "
-                f"{len(self) - 1}"
-            )
-        return Records(self.images[at], self.labels[at], self.ids[at])
+        at = checked_positions(positions, len(self))
+        images = self.images[at]
+        return dataclasses.replace(
+            self, images=images, labels=self.labels[at], ids=self.ids[at]
+        )
+
+    def hashed(self) -> Iterator[tuple[str, np.ndarray]]:
+        """What goes into a data set's hash: arrays, each under a name."""
+        yield "u1", np.asarray(self.images)
+        yield from self.hashed_numbers()
+
+    def hashed_numbers(self) -> Iterator[tuple[str, np.ndarray]]:
+        """The part of `hashed` that is in memory, wherever the images are."""
+        yield "<i4", self.labels.astype("<i4", copy=False)
+        yield "<i4", self.ids.astype("<i4", copy=False)
+
+
+def checked_positions(
+    positions: np.ndarray | Sequence[int], records: int
+) -> np.ndarray:
+    """`positions` as an array, if they are those of some of so many records."""
+    at = np.asarray(positions)
+    if at.ndim != 1 or at.dtype.kind not in "iu" or not at.size:
+        raise InputError(
+            f"positions: shape {at.shape}, dtype {at.dtype}; must be a non-empty "
+            "list of whole numbers"
+        )
+    if at.min() < 0 or at.max() >= records:
+        raise InputError(
+            f"positions: {at.min()} to {at.max()}; must lie between 0 and {records - 1}"
+        )
+    return at
 
 
 def numbered(images: np.ndarray, labels: np.ndarray, start: int = 0) -> Records:
@@ -78,6 +116,11 @@ def divided(pool: Records, split: Split) -> tuple[Records, Records]:
     """The train and the test records of a source without a test part."""
     train, test = split.positions(pool.labels)
     return pool.take(train), pool.take(test)
+
+
+def separated(pool: Records, train: np.ndarray) -> tuple[Records, Records]:
+    """The records at which `train` is True, and the others."""
+    return pool.take(np.flatnonzero(train)), pool.take(np.flatnonzero(~train))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -134,17 +177,15 @@ class Dataset:
         """The sha256 of the pixels, labels and ids of train, then of test.
 
         "sha256:" and 64 hexadecimal digits. Each array enters as a line with its type
-        and shape, then its bytes, row-major and little-endian.
+        and shape, then its bytes, row-major and little-endian. Images that stay on disk
+        are represented by the sha256 of each encoded one and by the form that decoding
+        brings them to.
         """
         digest = hashlib.sha256()
         for part in (self.train, self.test):
-            for array, dtype in (
-                (part.images, "u1"),
-                (part.labels, "<i4"),
-                (part.ids, "<i4"),
-            ):
-                digest.update(f"{dtype} {array.shape}\n".encode())
-                digest.update(np.ascontiguousarray(array, dtype).data)
+            for what, array in part.hashed():
+                digest.update(f"{what} {array.shape}\n".encode())
+                digest.update(np.ascontiguousarray(array).data)
         return f"sha256:{digest.hexdigest()}"
 
     def limit(
@@ -166,7 +207,7 @@ class Dataset:
         )
 
 
-def _check_images(images: np.ndarray) -> None:
+def _check_images(images: Any) -> None:
     if images.ndim != 4 or 0 in images.shape:
         raise InputError(
             f"images: shape {images.shape}; must be [records, height, width, channels] "

@@ -3,15 +3,18 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from rpjax.data.folders import read_folder
+from rpjax.data.folders import listed, read_folder
 from rpjax.data.mnist import read_mnist
 from rpjax.data.npz import read_npz
 from rpjax.data.records import Dataset, divided, numbered
 from rpjax.data.splits import SPLIT_SEED, Split
-from rpjax.data.tfds import read_tfds
+from rpjax.data.stored import Source
+from rpjax.data.survey import Broken, Survey, Tell, silent, survey
+from rpjax.data.tfds import read_tfds, surveyed_tfds
 from rpjax.errors import InputError
 
 
@@ -22,6 +25,10 @@ def load(
     test_fraction: float = 0.2,
     seed: int = SPLIT_SEED,
     image_size: tuple[int, int] | None = None,
+    stored: bool = False,
+    broken: Broken = "refuse",
+    workers: int = 0,
+    tell: Tell = silent,
 ) -> Dataset:
     """The data set of this name.
 
@@ -31,7 +38,11 @@ def load(
     data_dir: where files are looked for; a relative PATH starts there.
     test_fraction, seed: the stratified split of a source without a test part of its
         own; the others keep theirs. The `source` of the result says which was done.
-    image_size: (height, width) to which the images of a folder are resized.
+    image_size: (height, width) to which images of a folder or of TFDS are resized and
+        cut. Of these two, too: stored leaves the images on disk and decodes them when
+        they are needed; broken says what to do about files that cannot be decoded,
+        "refuse" or "skip"; workers is how many processes decode (0: threads); and
+        tell(done, total) hears how far it is.
 
     Raises:
         InputError: in one line, for a name that is not known, or what a reader finds.
@@ -42,23 +53,63 @@ def load(
     """
     folder = None if data_dir is None else Path(data_dir).expanduser()
     kind, argument = _parse(name, folder)
-    if image_size is not None and (kind != "folder:" or min(image_size) < 1):
+    on_disk = kind in ("folder:", "tfds:", "cifar10")
+    if image_size is not None and (not on_disk or min(image_size) < 1):
         raise InputError(
             f"image_size: {image_size} for {name!r}; must be a positive height and "
-            "width, and only the images of a folder are resized"
+            "width, and only images of a folder or of TFDS are resized"
+        )
+    if stored and not on_disk:
+        raise InputError(
+            f"stored: on for {name!r}; only images of a folder or of TFDS can stay on "
+            "disk"
         )
     split = Split(test_fraction, seed)
-    return SOURCES[kind](Request(argument, folder, split, image_size))
+    request = Request(
+        argument, folder, split, image_size, stored, broken, workers, tell
+    )
+    return SOURCES[kind](request)
+
+
+def surveyed(
+    name: str,
+    data_dir: str | Path | None = None,
+    *,
+    workers: int = 0,
+    tell: Tell = silent,
+) -> tuple[Source, Survey]:
+    """Every image of a folder or of a TFDS set, looked at; see `load`."""
+    folder = None if data_dir is None else Path(data_dir).expanduser()
+    kind, argument = _parse(name, folder)
+    if kind == "folder:":
+        files = listed(_path(argument, folder)).files
+        return files, survey(files, tell, workers)
+    if kind in ("tfds:", "cifar10"):
+        return surveyed_tfds(argument or kind, folder, workers, tell)
+    raise InputError(f"images is {name!r}; only those of a folder or of TFDS are files")
 
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What a source is asked for. argument: what stood after the colon of the name."""
+    """What a source is asked for. argument: what stood after the colon of the name.
+
+    The other fields: see `load`.
+    """
 
     argument: str
     data_dir: Path | None
     split: Split
     image_size: tuple[int, int] | None
+    stored: bool = False
+    broken: Broken = "refuse"
+    workers: int = 0
+    tell: Tell = silent
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """What the readers of image files take by name."""
+        names = ("stored", "broken", "workers", "tell")
+        return {name: getattr(self, name) for name in names}
 
     @property
     def path(self) -> Path:
@@ -116,13 +167,25 @@ def _mnist(request: Request) -> Dataset:
 
 @source("cifar10")
 def _cifar10(request: Request) -> Dataset:
-    data = read_tfds("cifar10", request.data_dir, request.split)
+    data = read_tfds(
+        "cifar10",
+        request.data_dir,
+        request.split,
+        request.image_size,
+        **request.reading,
+    )
     return dataclasses.replace(data, name="cifar10")
 
 
 @source("tfds:")
 def _tfds(request: Request) -> Dataset:
-    return read_tfds(request.argument, request.data_dir, request.split)
+    return read_tfds(
+        request.argument,
+        request.data_dir,
+        request.split,
+        request.image_size,
+        **request.reading,
+    )
 
 
 @source("npz:")
@@ -132,7 +195,9 @@ def _npz(request: Request) -> Dataset:
 
 @source("folder:")
 def _folder(request: Request) -> Dataset:
-    return read_folder(request.path, request.split, request.image_size)
+    return read_folder(
+        request.path, request.split, request.image_size, **request.reading
+    )
 
 
 def _parse(name: str, data_dir: Path | None) -> tuple[str, str]:

@@ -14,6 +14,8 @@ MOST_EPOCHS = 1_000_000
 Range = tuple[float, float]
 RANGES: dict[str, Range] = {
     "seed": (0, LARGEST_SEED),
+    "data.image_size": (1, math.inf),
+    "data.workers": (0, math.inf),
     "model.width": (1, math.inf),
     "model.groups": (1, math.inf),
     "training.momentum": (0, 1),

@@ -28,7 +28,7 @@ from rpjax.experiments.environment import device, versions
 from rpjax.experiments.methods import Plan, plan
 from rpjax.experiments.presets import resolved, sized
 from rpjax.experiments.runs import RunFolder
-from rpjax.training import Query, Run, devices, fit, reporter
+from rpjax.training import Query, Run, counter, devices, fit, reporter
 from rpjax.training.loop import sampler_for, split_slots
 
 SCHEMA = "rpjax.results/1"
@@ -52,10 +52,10 @@ class Prepared(NamedTuple):
         return self.design.members
 
 
-def prepare(config: ExperimentConfig) -> Prepared:
+def prepare(config: ExperimentConfig, console: Console | None = None) -> Prepared:
     """Load the data, fill in the preset and build every learner, or refuse."""
     check(config)
-    dataset = sized(config, load(config.data.name, config.data.dir))
+    dataset = sized(config, loaded(config, console))
     config = resolved(config, dataset)
     check_crop(config, dataset)
     shadows = config.attack.shadows
@@ -76,6 +76,22 @@ def prepare(config: ExperimentConfig) -> Prepared:
     return Prepared(config, dataset, membership, plans)
 
 
+def loaded(config: ExperimentConfig, console: Console | None = None) -> Dataset:
+    """The configured data set, all of it."""
+    options = config.data
+    size = options.image_size
+    with counter("images", console) as tell:
+        return load(
+            options.name,
+            options.dir,
+            image_size=None if size is None else (size, size),
+            stored=options.stored,
+            broken=options.broken,
+            workers=options.workers,
+            tell=tell,
+        )
+
+
 def compare(
     config: ExperimentConfig,
     out: Path,
@@ -90,7 +106,9 @@ def compare(
     """
     began = time.monotonic()
     console = console or Console()
-    ready, folder = start(config, out, resume=resume, overwrite=overwrite)
+    ready, folder = start(
+        config, out, resume=resume, overwrite=overwrite, console=console
+    )
     parts: list[dict[str, Any]] = []
     runs: dict[str, Run] = {}
     for number, each in enumerate(ready.plans, 1):
@@ -115,13 +133,18 @@ def compare(
 
 
 def start(
-    config: ExperimentConfig, out: Path, *, resume: bool, overwrite: bool
+    config: ExperimentConfig,
+    out: Path,
+    *,
+    resume: bool,
+    overwrite: bool,
+    console: Console | None = None,
 ) -> tuple[Prepared, RunFolder]:
     """Check everything that can be checked, then open the folder."""
     options = {"resume": resume, "overwrite": overwrite}
     folder = RunFolder(out)
     distributed.together(lambda: folder.check(**options), only_first=True)
-    ready = distributed.together(lambda: prepare(config))
+    ready = distributed.together(lambda: prepare(config, console))
     assert ready is not None
     distributed.alike("the configuration", config_hash(ready.config))
     distributed.alike("the data", ready.dataset.data_hash)
@@ -190,6 +213,7 @@ def _training(ready: Prepared, each: Plan) -> dict[str, Any]:
         "seed": ready.config.seed,
         "noise_seed": ready.config.training.noise_seed,
         "devices": ready.config.training.devices,
+        "workers": ready.config.data.workers,
     }
 
 
@@ -360,8 +384,7 @@ def time_side_by_side(parts: list[dict[str, Any]], runs: dict[str, Run]) -> None
     for _ in range(TURNS):
         for name, clock in clocks.items():
             assert clock is not None
-            count = min(steps[name], runs[name].sampler.block)
-            seconds[name].append(clock(count) / count)
+            seconds[name].append(clock(steps[name]) / steps[name])
     for name, cost in costs.items():
         per_epoch = runs[name].records / runs[name].sampler.batch_size
         cost["step_seconds"] = statistics.median(seconds[name])

@@ -18,6 +18,7 @@ import tyro
 import yaml
 
 from rpjax.data.membership import Protocol
+from rpjax.data.survey import Broken
 from rpjax.errors import InputError
 from rpjax.learners.inputs import Draw
 from rpjax.learners.networks import Combine, Mapping
@@ -42,6 +43,14 @@ class DataConfig:
     """small: at most 10,000 training records, so that a laptop can do it; full: all."""
     train_records: int | None = None
     """Use so many training records, whatever the size."""
+    image_size: int | None = None
+    """Resize images of a folder or of tfds to so many pixels, and cut them square."""
+    stored: bool = False
+    """Leave such images on disk, and decode them as they are needed."""
+    workers: int = 0
+    """Processes that decode them; 0: threads of this one."""
+    broken: Broken = "refuse"
+    """skip: leave out images that cannot be decoded; refuse: name the first."""
 
 
 @dataclass(frozen=True)

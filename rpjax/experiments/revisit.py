@@ -25,10 +25,10 @@ from rpjax.experiments.runs import RunFolder
 from rpjax.training import Query
 
 
-def opened(out: Path) -> tuple[Prepared, RunFolder]:
+def opened(out: Path, console: Console) -> tuple[Prepared, RunFolder]:
     """The experiment in a folder, if all its methods are trained."""
     folder = RunFolder(out)
-    ready = distributed.together(lambda: prepare(folder.config()))
+    ready = distributed.together(lambda: prepare(folder.config(), console))
     assert ready is not None
     distributed.alike("the data", ready.dataset.data_hash)
     for each in ready.plans:
@@ -47,7 +47,7 @@ def evaluate(
 
     noise: see `rpjax.training.Query`, as is draws; None is as many as the run has.
     """
-    ready, folder = opened(out)
+    ready, folder = opened(out, console)
     draws = ready.config.attack.draws if draws is None else draws
     query = Query(noise=noise, draws=draws)
     return {
@@ -67,7 +67,7 @@ def attack(
     The folder's configuration then names these attacks, and what it held of others is
     replaced once all are through.
     """
-    ready, folder = opened(out)
+    ready, folder = opened(out, console)
     results = finished(out)
     if ready.config.train_on == "all":
         raise InputError(

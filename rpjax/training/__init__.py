@@ -3,7 +3,17 @@
 from rpjax.training.evaluation import Query, answers
 from rpjax.training.loop import fit
 from rpjax.training.pmap import pmap
-from rpjax.training.progress import reporter
+from rpjax.training.progress import counter, reporter
 from rpjax.training.run import Cost, Run, guarantee
 
-__all__ = ["Cost", "Query", "Run", "answers", "fit", "guarantee", "pmap", "reporter"]
+__all__ = [
+    "Cost",
+    "Query",
+    "Run",
+    "answers",
+    "counter",
+    "fit",
+    "guarantee",
+    "pmap",
+    "reporter",
+]

@@ -2,7 +2,8 @@
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import jax
@@ -84,8 +85,8 @@ def answers(
     ]
     state = _placed(state, where)
     parts = []
-    for start in range(0, len(records), slots):
-        asked = where.put(_padded(records, start, slots), P(where.axis))
+    for batch in _batches(records, slots):
+        asked = where.put(batch, P(where.axis))
         log_probs = [where.fetch(ask(word, state, *asked)) for word in words]
         parts.append(logsumexp(np.stack(log_probs), 0) - math.log(draws))
     joined = np.concatenate(parts, axis=-2)
@@ -132,6 +133,17 @@ def _compiled(
     return compiled
 
 
-def _padded(records: Records, start: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    positions = np.minimum(np.arange(start, start + size), len(records) - 1)
-    return records.images[positions], records.ids[positions]
+def _batches(records: Records, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """All images with their ids, padded to `size`; the next are read ahead."""
+
+    def padded(start: int) -> tuple[np.ndarray, np.ndarray]:
+        positions = np.minimum(np.arange(start, start + size), len(records) - 1)
+        return records.images[positions], records.ids[positions]
+
+    starts = list(range(0, len(records), size))
+    with ThreadPoolExecutor(1) as thread:
+        ahead = thread.submit(padded, 0)
+        for start in starts[1:]:
+            batch, ahead = ahead.result(), thread.submit(padded, start)
+            yield batch
+        yield ahead.result()

@@ -6,6 +6,7 @@ drawn on the devices, from keys and the block's number alone.
 
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -26,8 +27,8 @@ from rpjax.training.tuning import Choice, Trial, decided
 Infos = dict[str, np.ndarray]
 
 
-class Resident:
-    """Records that lie on every device as bytes; many steps in one call."""
+class Feed(ABC):
+    """What both have in common: the first state, and a plan of positions by block."""
 
     program: Any = None
 
@@ -46,10 +47,7 @@ class Resident:
         self.impl = programs.impl_of(root)
         self.root = layout.put(jax.random.key_data(root))
         self.sample = layout.put(records.images[:1])
-        self.data = (
-            *layout.put((records.images, records.labels, records.ids)),
-            layout.put(table, layout.member_spec()),
-        )
+        self.table = layout.put(table, layout.member_spec())
         self.block = -1
 
     def first_state(self) -> State:
@@ -71,24 +69,35 @@ class Resident:
         """
         self._compile_plan(state)
 
-        def lower(learner: Learner) -> Any:
-            return self.clock.lowered(
-                programs.resident_steps(learner, self.layout, self.impl),
-                *(self.root, state, self.data, self.plan, np.int32(0), np.int32(0)),
-                donate=(1,),
-            )
-
         def compiled(lowered: Any) -> tuple[Any, float]:
             began = time.perf_counter()
             program = self.clock.compile(lowered)
             return program, time.perf_counter() - began
 
-        trial = Trial(lower, compiled, lambda *args: self._seconds(state, *args))
+        trial = Trial(
+            lower=lambda learner: self._lowered(learner, state),
+            compile=compiled,
+            seconds=lambda program, count: self._seconds(program, state, count),
+        )
         pixels = math.prod(self.sample.shape[1:3])
         self.learner, self.program, choice = decided(
             self.learner, trial, steps, pixels, known
         )
         return choice
+
+    def stopwatch(self, state: State) -> Callable[[int], float] | None:
+        """Times steps of the compiled program without changing the run."""
+        if self.program is None:
+            return None
+        return lambda steps: self._seconds(self.program, state, steps)
+
+    @abstractmethod
+    def _lowered(self, learner: Learner, state: State) -> Any:
+        """The program of the steps, traced."""
+
+    @abstractmethod
+    def _seconds(self, program: Any, state: State, steps: int) -> float:
+        """That so many steps take, on a copy of the state."""
 
     def _compile_plan(self, state: State) -> None:
         secret = self.layout.fetch(state.secret)
@@ -106,6 +115,31 @@ class Resident:
         if block != self.block:
             self.plan, self.block = self.draw(self.words, np.int32(block)), block
 
+
+class Resident(Feed):
+    """Records that lie on every device as bytes; many steps in one call."""
+
+    def __init__(
+        self,
+        learner: Learner,
+        records: Records,
+        table: Int[np.ndarray, "... n"],
+        sampler: Sampler,
+        layout: Layout,
+        root: PRNGKey,
+        clock: Clock,
+    ) -> None:
+        super().__init__(learner, records, table, sampler, layout, root, clock)
+        pool = layout.put((records.images, records.labels, records.ids))
+        self.data = (*pool, self.table)
+
+    def _lowered(self, learner: Learner, state: State) -> Any:
+        return self.clock.lowered(
+            programs.resident_steps(learner, self.layout, self.impl),
+            *(self.root, state, self.data, self.plan, np.int32(0), np.int32(0)),
+            donate=(1,),
+        )
+
     def steps(
         self, state: State, block: int, start: int, count: int
     ) -> tuple[State, Infos]:
@@ -117,20 +151,13 @@ class Resident:
         infos = self.layout.fetch(info)
         return state, {name: value[start:][:count] for name, value in infos.items()}
 
-    def stopwatch(self, state: State) -> Callable[[int], float] | None:
-        """Times steps of the compiled program without changing the run."""
-        if self.program is None:
-            return None
-        return lambda steps: self._seconds(state, self.program, steps)
-
-    def _seconds(self, state: State, program: Any, steps: int) -> float:
+    def _seconds(self, program: Any, state: State, steps: int) -> float:
         copy = jax.block_until_ready(jax.tree.map(jnp.copy, state))
-        steps = min(steps, self.sampler.block)
         began = time.perf_counter()
-        after = program(
-            self.root, copy, self.data, self.plan, np.int32(0), np.int32(steps)
-        )
-        jax.block_until_ready(after)
+        for start in range(0, steps, self.sampler.block):
+            count = np.int32(min(self.sampler.block, steps - start))
+            copy, _ = program(self.root, copy, self.data, self.plan, np.int32(0), count)
+        jax.block_until_ready(copy)
         return time.perf_counter() - began
 
     def close(self) -> None:

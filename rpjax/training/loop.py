@@ -22,8 +22,7 @@ from rpjax import distributed
 from rpjax import keys as rp_keys
 from rpjax.data.records import Records
 from rpjax.data.sampling import Sampler, poisson, shuffled
-
-# STORED from rpjax.data.stored import StoredRecords
+from rpjax.data.stored import StoredRecords
 from rpjax.errors import InputError, Preempted
 from rpjax.learners import Learner
 from rpjax.privacy import dpsgd as accounting
@@ -35,6 +34,7 @@ from rpjax.training.history import Log
 from rpjax.training.preemption import Notice, agreed
 from rpjax.training.progress import Reporter, Silent
 from rpjax.training.run import Run
+from rpjax.training.streamed import Streamed
 
 NoiseSeed = Literal["secret", "fixed"]
 
@@ -53,13 +53,14 @@ def fit(
     noise_seed: NoiseSeed = "secret",
     lists: Int[np.ndarray, "... n"] | None = None,
     devices: Devices = None,
+    workers: int = 0,
     report: Reporter | None = None,
     checkpoints: Path | None = None,
     checkpoint_seconds: float = 60.0,
 ) -> Run:
     """Train `learner` on `records` and return what that leaves behind.
 
-    records: in memory, or stored: then decoded as they are needed, by `workers`.
+    records: in memory, or stored (`StoredRecords`): then decoded as they are needed.
     steps or epochs: how long; an epoch sees every record once, on average.
     batch_size: records in a step, expected ones under Poisson sampling (DP-SGD).
     seed: the run is a function of it, except for noise that a guarantee rests on.
@@ -69,6 +70,8 @@ def fit(
         all; None is every record.
     devices: how many, or the sizes of the mesh axes "member" and "data"
         (`rpjax.training.devices.layout`); None is one, or all of several processes.
+    workers: processes that decode stored records; 0 is threads of this process. With
+        them, a script must do its work under ``if __name__ == "__main__":``.
     checkpoints: a folder in which to save now and then, and from which to go on. With
         it, SIGTERM to any process ends the training with what it has saved.
     checkpoint_seconds: how long to train between two of them.
@@ -89,7 +92,13 @@ def fit(
     clock = Clock()
 
     root = rp_keys.root(seed)
-    feed = Resident(learner, records, table, sampler, where, root, clock)
+    feed: Resident | Streamed
+    if isinstance(records, StoredRecords):
+        feed = Streamed(
+            *(learner, records, table, sampler, where, root, clock, steps, workers)
+        )
+    else:
+        feed = Resident(learner, records, table, sampler, where, root, clock)
     state = feed.first_state()
     if learner.mechanism.private and noise_seed == "secret":
         # one for all processes: replicas must add the same noise

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol, runtime_checkable
 
@@ -115,3 +115,39 @@ def reporter(name: str, console: Console | None = None) -> Iterator[Reporter]:
     )
     with Progress(*columns, console=console, transient=True) as progress:
         yield Bar(progress, name)
+
+
+@contextmanager
+def counter(
+    name: str, console: Console | None = None, every: float = 10.0
+) -> Iterator[Callable[[int, int], None]]:
+    """(done, total) -> None, for work whose only news is how far it is.
+
+    A bar if `console` (standard output) is a terminal, a line every `every` seconds if
+    not: what is done sooner says nothing.
+    """
+    console = console or Console(file=sys.stdout)
+    if not console.is_terminal:
+        yield _line_by_line(name, every)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(name, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def _line_by_line(name: str, every: float) -> Callable[[int, int], None]:
+    last = time.monotonic()
+
+    def tell(done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= every:
+            last = time.monotonic()
+            print(f"{name}: {done:,} of {total:,}", flush=True)
+
+    return tell

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import numpy as np
 
+from rpjax import distributed
 from rpjax.learners import Implementation, Learner
 
 # another way must be this much faster than the default; timings repeat to some percent
@@ -72,7 +73,8 @@ def decided(
     default = learner.computed(ways[0])
     lowered = trial.lower(default)
     name = _name(lowered, ways)
-    if (kept := _remembered(name, ways)) is not None and kept != ways[0]:
+    kept = _remembered(name, ways) if len(ways) > 1 else None
+    if kept is not None and kept != ways[0]:
         learner = learner.computed(kept)
         program, _ = trial.compile(trial.lower(learner))
         return learner, program, Choice(kept, "measured before on this device")
@@ -135,12 +137,7 @@ def _in_turns(trial: Trial, programs: list[Any], steps: int) -> list[float]:
 
 def _agreed(value: T) -> T:
     """What the first process says: all must run the same program."""
-    if jax.process_count() == 1:
-        return value
-    from jax.experimental import multihost_utils
-
-    told = multihost_utils.broadcast_one_to_all(np.asarray(value))
-    return type(value)(told.item())  # type: ignore[call-arg]
+    return type(value)(distributed.from_first(np.asarray(value)).item())  # type: ignore[call-arg]
 
 
 def _name(lowered: Any, ways: list[Implementation]) -> str:
