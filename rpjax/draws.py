@@ -2,7 +2,7 @@
 
 jax hands the threefry hash to the compiler as one opaque operation. Spelled out as
 arithmetic it melts into whatever uses the draw: bit for bit the same numbers, at a
-fraction of the time and of the compilation (`benchmarks/records/draws_cpu.json`).
+fraction of the time and of the compilation (`benchmarks/records/generators_cpu.json`).
 """
 
 import math
