@@ -101,7 +101,7 @@ def steps_saved(folder):
 
 # ----------------------------------------------------------- training in two processes
 
-CASES = ["one net", "DP-SGD", "ensemble on own lists"]
+CASES = ["DP-SGD", "ensemble on own lists"]
 
 
 @pytest.mark.slow

@@ -33,8 +33,10 @@ def sweep_table(sweep: Sweep) -> Table:
         caption_justify="left",
         caption_style="dim",
     )
-    for heading in ("Method", *names, "Seeds", *(METRICS[name] for name in shown)):
+    for heading in ("Method", *names, "Seeds"):
         view.add_column(Text(heading))
+    for name in shown:
+        view.add_column(Text(HEADINGS[name]), no_wrap=True)
     for row in sweep["summary"]:
         metrics = row["metrics"]
         seeds = str(metrics["test_accuracy"]["n"])
@@ -44,6 +46,11 @@ def sweep_table(sweep: Sweep) -> Table:
     return view
 
 
+HEADINGS = {
+    "test_accuracy": "Test acc.",
+    "generalization_gap": "Gap",
+    "attack_auc": "AUC",
+}
 KEY = "dots: seeds; band: one standard deviation; bars: 95 % interval of the mean"
 NOTE = "Mean over seeds ± standard deviation; in brackets the mean's 95 % interval."
 
