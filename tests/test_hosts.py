@@ -101,7 +101,7 @@ def steps_saved(folder):
 
 # ----------------------------------------------------------- training in two processes
 
-CASES = ["one net", "DP-SGD", "ensemble on own lists"]
+CASES = ["DP-SGD", "ensemble on own lists"]
 
 
 @pytest.mark.slow
@@ -210,6 +210,39 @@ def said(text):
     return "".join(re.sub(r"\[Gloo\] [^\n]*\n", "", text).split())
 
 
+OFTEN = """
+import sys
+from rpjax.cli import program
+from rpjax.training.checkpoints import Checkpoints
+Checkpoints.due = lambda self: True
+sys.exit(program())
+"""
+
+
+@pytest.mark.slow
+def test_sigterm_to_one_command_ends_all_with_75_and_says_so_once(start, tmp_path):
+    out = tmp_path / "out"
+    words = ("train", *TINY[:2], "--batch-size", "32", "--epochs", "100000")
+    words = ("-c", OFTEN, *words, "--method", "plain", "--out", out, "--resume")
+    for attempt in range(2):  # and goes on from there
+        processes = start(words)
+        before = saved(out)
+        deadline = time.monotonic() + 120
+        while saved(out) == before and time.monotonic() < deadline:
+            time.sleep(0.02)
+        processes[1 - attempt].terminate()
+        _, errors, codes = ended(processes)
+        assert codes == [75, 75], errors
+        assert f"stopped by SIGTERM after step {max(saved(out))} of" in errors[0]
+        assert "add --resume to the command" in errors[0]
+        assert said(errors[1]) == ""
+    assert min(saved(out)) > max(before)
+
+
+def saved(out):
+    return {int(p.name) for p in out.glob("checkpoints/plain/*") if p.name.isdigit()}
+
+
 @pytest.mark.slow
 def test_what_one_process_refuses_ends_both_with_one_line(start, tmp_path):
     (tmp_path / "thesis.tex").write_text("mine")
@@ -251,8 +284,8 @@ def test_a_process_that_never_comes_is_told_in_one_line(start, tmp_path, who, wo
 def test_a_process_that_fails_alone_does_not_keep_the_other_waiting(start, tmp_path):
     """A bug in one process: both end, with an error, in much less than JAX's 300 s."""
     code = (
-        "import sys, jax, rpjax.cli, rpjax.training.evaluation as e\n"
-        "import rpjax.experiments.compare as c\n"
+        "import sys, jax, rpjax.cli, rpjax.experiments\n"
+        "c = sys.modules['rpjax.experiments.compare']\n"
         "def broken(*_):\n"
         "    if jax.process_index() == 1: raise ZeroDivisionError('only here')\n"
         "    return real(*_)\n"

@@ -50,7 +50,6 @@ def own_lists():
 
 
 CASES = {
-    "one net": lambda: {"learner": one()},
     "DP-SGD": lambda: {"learner": private()},
     "ensemble on own lists": own_lists,
 }

@@ -289,7 +289,8 @@ def _report(options: Report, console: Console) -> None:
 
 def _sweep(options: Sweep, console: Console) -> None:
     count = sweep.write(sweep.read_sweep(options.sweep), options.out)
-    console.print(f"{count} jobs: rpjax job {options.out} 0 to {count - 1}")
+    line = f"{count} jobs: rpjax job {options.out} 0 to {count - 1}"
+    console.print(line, highlight=False, soft_wrap=True)
 
 
 def _job(options: Job, console: Console) -> None:
@@ -316,7 +317,7 @@ def _merge(options: Merge, console: Console) -> None:
     console.print(report.sweep_table(merged))
     written = report.sweep_write(merged, options.folder)
     names = ", ".join(map(str, [options.folder / "sweep.json", *written]))
-    console.print(f"written: {names}", highlight=False)
+    console.print(f"written: {names}", highlight=False, soft_wrap=True)
 
 
 def _reported(results: dict[str, Any], out: Path, console: Console) -> None:

@@ -33,6 +33,11 @@ from rpjax.experiments.runs import read_config, write_json, write_text
 SCHEMA = "rpjax.sweep/1"
 MANIFEST = "sweep.yaml"
 MOST_JOBS = 10_000
+RANGES = {
+    "test_accuracy": (0.0, 1.0),
+    "generalization_gap": (-1.0, 1.0),
+    "attack_auc": (0.0, 1.0),
+}
 Settings = dict[str, Any]
 
 
@@ -230,17 +235,22 @@ def summarised(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         {
             "method": row["method"],
             "settings": row["settings"],
-            "metrics": {name: spread(v) for name, v in row["values"].items()},
+            "metrics": {
+                name: spread(values, *RANGES[name])
+                for name, values in row["values"].items()
+            },
         }
         for row in groups.values()
     ]
 
 
-def spread(values: list[float]) -> dict[str, Any]:
+def spread(
+    values: list[float], least: float = -math.inf, most: float = math.inf
+) -> dict[str, Any]:
     """Mean, standard deviation, and Student's 95 % interval of the mean.
 
-    The interval takes the seeds' results for independent and normal; it is None for a
-    single one.
+    The interval takes the seeds' results for independent and normal, and ends where the
+    metric does, at `least` and `most`; it is None for a single one.
 
     >>> spread([0.5])["low"] is None
     True
@@ -253,7 +263,8 @@ def spread(values: list[float]) -> dict[str, Any]:
     if n > 1:
         deviation = statistics.stdev(values)
         half = float(stats.t.ppf(0.975, n - 1)) * deviation / math.sqrt(n)
-        found |= {"deviation": deviation, "low": mean - half, "high": mean + half}
+        low, high = max(mean - half, least), min(mean + half, most)
+        found |= {"deviation": deviation, "low": low, "high": high}
     return found
 
 

@@ -33,8 +33,10 @@ def sweep_table(sweep: Sweep) -> Table:
         caption_justify="left",
         caption_style="dim",
     )
-    for heading in ("Method", *names, "Seeds", *(METRICS[name] for name in shown)):
+    for heading in ("Method", *names, "Seeds"):
         view.add_column(Text(heading))
+    for name in shown:
+        view.add_column(Text(HEADINGS[name]), no_wrap=True)
     for row in sweep["summary"]:
         metrics = row["metrics"]
         seeds = str(metrics["test_accuracy"]["n"])
@@ -44,6 +46,12 @@ def sweep_table(sweep: Sweep) -> Table:
     return view
 
 
+HEADINGS = {
+    "test_accuracy": "Test acc.",
+    "generalization_gap": "Gap",
+    "attack_auc": "AUC",
+}
+KEY = "dots: seeds; band: one standard deviation; bars: 95 % interval of the mean"
 NOTE = "Mean over seeds ± standard deviation; in brackets the mean's 95 % interval."
 
 
@@ -56,9 +64,9 @@ def _cell(name: str, spread: dict[str, Any] | None) -> str:
         return text
     deviation, low, high = (spread[key] for key in ("deviation", "low", "high"))
     if auc:
-        return f"{text} ± {deviation:.3f} {formats.auc_interval(low, high)}"
+        return f"{text} ± {deviation:.3f}\n{formats.auc_interval(low, high)}"
     interval = formats.percent_interval(low, high)
-    return f"{text} ± {100 * deviation:.1f} {interval}"
+    return f"{text} ± {100 * deviation:.1f}\n{interval}"
 
 
 def _missing(sweep: Sweep) -> Iterator[str]:
@@ -91,10 +99,18 @@ def sweep_figure(sweep: Sweep, theme: Theme = LIGHT) -> Figure:
         for axes, name in zip(grid, shown, strict=True):
             _draw_metric(axes, name, lines, looks, theme)
             axes.set_xlabel(field or "setting")
+            axes.set_xticks(sorted(sweep["grid"][field]) if field else [])
             axes.set_title(METRICS[name])
         handles, labels = grid[0].get_legend_handles_labels()
         columns = max(1, min(len(labels), 2 * len(shown)))
-        figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+        figure.legend(
+            handles,
+            labels,
+            loc="outside lower center",
+            ncols=columns,
+            title=KEY,
+            title_fontsize=8.5,
+        )
         return figure
 
 
@@ -126,6 +142,8 @@ def _axis(sweep: Sweep) -> str | None:
     return None
 
 
+# between the points of two lines, as a part of the axis
+APART = 0.025
 Point = tuple[float, dict[str, Any]]
 
 
@@ -155,8 +173,14 @@ def _draw_metric(
     looks: list[Style],
     theme: Theme,
 ) -> None:
-    for (line, points), look in zip(lines.items(), looks, strict=True):
-        there = [(x, metrics[name]) for x, metrics in points if name in metrics]
+    places = [x for points in lines.values() for x, _ in points]
+    width = (max(places) - min(places)) or 1.0
+    for number, ((line, points), look) in enumerate(
+        zip(lines.items(), looks, strict=True)
+    ):
+        # side by side, so that no bar hides another
+        aside = APART * width * (number - (len(lines) - 1) / 2)
+        there = [(x + aside, metrics[name]) for x, metrics in points if name in metrics]
         _draw_line(axes, ", ".join(line), name, there, look.colour(theme), look)
     if name == "attack_auc":
         axes.axhline(0.5, color=theme.muted, linewidth=1, linestyle=(0, (2, 2)))
@@ -170,7 +194,8 @@ def _draw_line(
     mean = [scale * s["mean"] for _, s in points]
     spread = [scale * (s["deviation"] or 0.0) for _, s in points]
     drawn: dict[str, Any] = {"color": colour, "linestyle": look.line}
-    axes.plot(x, mean, marker=look.marker, label=label, zorder=3, **drawn)
+    marker: dict[str, Any] = {"marker": look.marker, "markersize": 5.5}
+    axes.plot(x, mean, label=label, zorder=3, **marker, **drawn)
     low = [m - d for m, d in zip(mean, spread, strict=True)]
     high = [m + d for m, d in zip(mean, spread, strict=True)]
     axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0, zorder=1)

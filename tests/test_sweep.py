@@ -1,0 +1,263 @@
+"""A sweep is independent jobs; what is merged says what is there and what is not."""
+
+import json
+
+import numpy as np
+import pytest
+import yaml
+from tiny_experiment import rpjax
+
+from rpjax.errors import InputError
+from rpjax.experiments import read_config, sweep
+from rpjax.experiments.config import as_dict, differences
+from rpjax.report import DARK, LIGHT, sweep_figure, sweep_write
+
+TINY = {
+    "data": {"train_records": 128},
+    "training": {"epochs": 1, "batch_size": 64},
+    "train_on": "all",
+}
+GRID = {
+    "seed": [0, 1, 2],
+    "noise.gamma": [0.25, 0.5],
+    "methods": ["strategy1", "ensemble"],
+}
+
+
+@pytest.fixture
+def file(tmp_path):
+    """(changes) -> the file of a sweep."""
+
+    def written(**changes):
+        path = tmp_path / "sweep.yaml"
+        values = {"config": TINY, "grid": GRID} | changes
+        path.write_text(yaml.safe_dump(values, sort_keys=False))
+        return path
+
+    return written
+
+
+def refused(said):
+    assert said.code == 2, said
+    (line,) = said.err.splitlines()
+    return line.removeprefix("rpjax: error: ")
+
+
+def results(name, accuracy, auc=None):
+    """As much of results.json as is merged."""
+    attacks = [] if auc is None else [{"attacks": [{"auc": {"value": auc}}]}]
+    method = {
+        "name": name,
+        "label": name.title(),
+        "utility": {
+            "test_accuracy": {"value": accuracy},
+            "generalization_gap": {"value": accuracy / 8},
+        },
+        "exposure": attacks,
+    }
+    return {"methods": [method], "config_hash": "sha256:0"}
+
+
+# ---------------------------------------------------------------------------- the jobs
+
+
+def test_a_job_is_a_point_of_the_grid(file, tmp_path):
+    out = tmp_path / "out"
+    said = rpjax("sweep", file(), "--out", out)
+    assert (said.code, said.out) == (0, f"12 jobs: rpjax job {out} 0 to 11\n")
+    names = sorted(path.name for path in (out / "jobs").iterdir())
+    assert names == [f"{n:04d}.yaml" for n in range(12)]
+    first, second = (read_config(out / "jobs" / name) for name in names[:2])
+    assert (first.seed, first.noise.gamma, first.methods) == (0, 0.25, ("strategy1",))
+    assert first.data.train_records == 128
+    assert differences(as_dict(first), as_dict(second)) == ["methods"]
+    last = read_config(out / "jobs" / names[-1])
+    assert (last.seed, last.noise.gamma, last.methods) == (2, 0.5, ("ensemble",))
+    before = (out / "sweep.yaml").read_bytes()
+    assert rpjax("sweep", file(), "--out", out).code == 0, "the same sweep again"
+    assert (out / "sweep.yaml").read_bytes() == before
+
+
+CHANGED = {
+    "grid.seed": {"grid": {**GRID, "seed": [0]}},
+    "grid.noise.floor": {"grid": {**GRID, "noise.floor": [0.1]}},
+    "config.training.epochs": {"config": {**TINY, "training": {"epochs": 2}}},
+}
+
+
+@pytest.mark.parametrize(("name", "changes"), CHANGED.items(), ids=CHANGED)
+def test_a_changed_sweep_on_the_same_folder_is_refused_by_the_field(
+    file, tmp_path, name, changes
+):
+    out = tmp_path / "out"
+    assert rpjax("sweep", file(), "--out", out).code == 0
+    before = (out / "sweep.yaml").read_bytes()
+    changes = {**changes}
+    if name.startswith("config"):
+        changes["config"]["training"] |= {"batch_size": 64}
+    message = refused(rpjax("sweep", file(**changes), "--out", out))
+    assert message.startswith(f"{name} differs from the sweep in {out}")
+    assert (out / "sweep.yaml").read_bytes() == before
+
+
+WRONG = {
+    "config.seeds is not a field": {"grid": {"seeds": [1]}},
+    "config.noise.gama is not a field": {"grid": {"noise.gama": [1.0]}},
+    "config.noise.gamma is 'x'": {"grid": {"noise.gamma": ["x"]}},
+    "config.methods[0] is 'sgd'": {"grid": {"methods": ["sgd"]}},
+    "grid.seed is 3; it must be a list": {"grid": {"seed": 3}},
+    "grid.seed is []; it must be a list": {"grid": {"seed": []}},
+    "grid.seed holds a value twice": {"grid": {"seed": [1, 1]}},
+    "grid has 40000 points": {
+        "grid": {"seed": list(range(200)), "noise.gamma": list(range(200))}
+    },
+    "grid is missing": {"grid": {}},
+    "config.trainings is not a field": {"config": {"trainings": {}}},
+}
+
+
+@pytest.mark.parametrize(("message", "changes"), WRONG.items(), ids=WRONG)
+def test_a_sweep_that_cannot_be_is_one_line_and_leaves_no_folder(
+    file, tmp_path, message, changes
+):
+    said = refused(rpjax("sweep", file(**changes), "--out", tmp_path / "out"))
+    assert said.startswith(message)
+    assert not (tmp_path / "out").exists()
+
+
+def test_folders_and_numbers_that_are_none_are_refused(file, tmp_path, monkeypatch):
+    for name in ("SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX"):
+        monkeypatch.delenv(name, raising=False)
+    out = tmp_path / "out"
+    for words in (["job", tmp_path, 0], ["merge", tmp_path]):
+        assert "holds no sweep" in refused(rpjax(*words))
+    assert "there is no such file" in refused(rpjax("sweep", tmp_path / "no.yaml"))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").write_text("mine")
+    message = refused(rpjax("sweep", file(), "--out", tmp_path / "other"))
+    assert "holds something else" in message
+    assert rpjax("sweep", file(), "--out", out).code == 0
+    assert refused(rpjax("job", out, 12)).startswith("job is 12; the sweep in")
+    message = refused(rpjax("job", out))
+    assert message.startswith("number is not given, and neither is SLURM_ARRAY_TASK_ID")
+
+
+@pytest.mark.slow
+def test_a_job_runs_by_its_launcher_s_number_goes_on_and_notes_its_failure(
+    file, tmp_path, monkeypatch
+):
+    out = tmp_path / "out"
+    grid = {"seed": [4], "training.learning_rate": [0.1, 1e30], "methods": ["plain"]}
+    assert rpjax("sweep", file(grid=grid), "--out", out).code == 0
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "0")
+    assert rpjax("job", out).code == 0
+    method = out / "runs" / "0000" / "methods" / "plain.json"
+    before = method.stat().st_mtime_ns
+    assert rpjax("job", out, 0).code == 0, "goes on, which is to do nothing again"
+    assert method.stat().st_mtime_ns == before
+    assert rpjax("job", out, 1).code == 2
+    merged = sweep.merge(out)
+    assert [job["state"] for job in merged["jobs"]] == ["finished", "failed"]
+    assert "learning_rate is too large" in merged["jobs"][1]["reason"]
+    found = json.loads((out / "runs" / "0000" / "results.json").read_text())
+    accuracy = found["methods"][0]["utility"]["test_accuracy"]["value"]
+    assert merged["summary"][0]["metrics"]["test_accuracy"]["values"] == [accuracy]
+    assert found["config"]["seed"] == 4
+
+
+# ------------------------------------------------------------------------ what is found
+
+
+@pytest.fixture
+def swept(file, tmp_path):
+    """Nine jobs of twelve finished, one failed, one begun, one missing."""
+    out = tmp_path / "out"
+    assert rpjax("sweep", file(), "--out", out).code == 0
+    points = sweep.opened(out).settings()
+    rng = np.random.default_rng(0)
+    for number, point in enumerate(points[:9]):
+        folder = out / "runs" / f"{number:04d}"
+        folder.mkdir(parents=True)
+        gamma, name = point["noise.gamma"], point["methods"]
+        base = 0.9 - gamma / 4 + 0.05 * (name == "ensemble")
+        accuracy = base + 0.01 * rng.normal()
+        found = results(name, accuracy, 0.7 - gamma / 4 + 0.01 * rng.normal())
+        (folder / "results.json").write_text(json.dumps(found))
+    (out / "failed").mkdir()
+    (out / "failed" / "0009.txt").write_text("InputError: too large\n")
+    (out / "runs" / "0010").mkdir()
+    return out
+
+
+def test_merge_says_means_intervals_and_what_is_missing(swept, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    said = rpjax("merge", swept)
+    assert said.code == 0, said.err
+    merged = json.loads((swept / "sweep.json").read_text())
+    states = [job["state"] for job in merged["jobs"]]
+    assert states == ["finished"] * 9 + ["failed", "unfinished", "missing"]
+    for text in (
+        "9 of 12 jobs are finished.",
+        "failed: 9",
+        "9: InputError: too large",
+        "unfinished: 10",
+        "missing: 11",
+    ):
+        assert text in said.out
+    row = merged["summary"][0]
+    assert row["settings"] == {"noise.gamma": 0.25, "methods": "strategy1"}
+    own = [merged["jobs"][n]["methods"][0]["metrics"] for n in (0, 4, 8)]
+    values = np.array([metrics["test_accuracy"] for metrics in own])
+    found = row["metrics"]["test_accuracy"]
+    assert found["values"] == values.tolist()
+    assert found["mean"] == pytest.approx(values.mean())
+    assert found["deviation"] == pytest.approx(values.std(ddof=1))
+    # Student's t with two degrees of freedom: 4.303
+    half = 4.302652 * values.std(ddof=1) / np.sqrt(3)
+    assert found["high"] - found["mean"] == pytest.approx(half)
+    assert f"{100 * values.mean():.1f} % ± {100 * values.std(ddof=1):.1f}" in said.out
+    assert {f.name for f in swept.glob("sweep.*")} == {
+        *("sweep.yaml", "sweep.json", "sweep.png", "sweep.svg")
+    }
+
+
+def test_the_figure_shows_every_mean_and_every_seed(swept):
+    merged = sweep.merge(swept)
+    for theme in (LIGHT, DARK):
+        accuracy, gap, auc = sweep_figure(merged, theme).axes
+        assert [axes.get_xlabel() for axes in (accuracy, gap, auc)] == [
+            "noise.gamma"
+        ] * 3
+        drawn = {line.get_label(): line for line in accuracy.get_lines()}
+        for name in ("strategy1", "ensemble"):
+            rows = [row for row in merged["summary"] if row["method"] == name]
+            means = [100 * row["metrics"]["test_accuracy"]["mean"] for row in rows]
+            np.testing.assert_allclose(drawn[name].get_ydata(), means)
+            np.testing.assert_allclose(drawn[name].get_xdata(), [0.25, 0.5], atol=0.01)
+        dots = [line for line in accuracy.get_lines() if line.get_markersize() == 3]
+        count = sum(len(line.get_ydata()) for line in dots)
+        assert count == 9
+
+
+def test_a_sweep_without_any_finished_job_has_a_table_and_no_figure(file, tmp_path):
+    out = tmp_path / "out"
+    assert rpjax("sweep", file(), "--out", out).code == 0
+    said = rpjax("merge", out)
+    assert said.code == 0
+    assert "0 of 12 jobs are finished." in said.out
+    assert sweep_write(json.loads((out / "sweep.json").read_text()), out) == []
+
+
+def test_a_manifest_is_what_was_asked(file, tmp_path):
+    asked = sweep.read_sweep(file())
+    sweep.write(asked, tmp_path / "out")
+    assert sweep.opened(tmp_path / "out") == asked
+    with pytest.raises(InputError, match="must be a mapping of config and grid"):
+        sweep.read_sweep(file(more={}))
+
+
+def test_an_interval_ends_where_the_metric_does():
+    """Two seeds tell next to nothing of a mean."""
+    found = sweep.spread([0.2, 0.4], 0.0, 1.0)
+    assert (found["low"], found["high"]) == (0.0, 1.0)
+    assert sweep.spread([0.2, 0.4])["low"] < -0.9
