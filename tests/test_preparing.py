@@ -217,7 +217,7 @@ def test_the_command_trains_and_evaluates_on_images_that_stay_on_disk(
     assert one.results["data"]["source"].startswith("Image files of the folder")
     assert one.results["data"]["members"] == 24
     (out / "methods" / "plain.json").unlink()
-    again = rpjax(*words, "--stored", "--out", out, "--resume")
+    again = rpjax(*words, "--stored", "--out", out, "--resume", "--workers", 1)
     assert again.code == 0, again.err
     same = experiment(out)
     for key in ("utility", "guarantee"):

@@ -217,8 +217,10 @@ def test_a_long_survey_is_remembered_until_a_file_changes(tmp_path, monkeypatch)
     os.utime(file, ns=(0, 0))
     assert "(1 of 33 images" in refused(stored, root, tell=tell)
     assert len(told) == 2
-    assert not list((tmp_path / "cache").rglob("*.tmp*"))
-    for memory in (tmp_path / "cache").rglob("*.npz"):
+    memories = list((tmp_path / "cache").rglob("*.*"))
+    assert {memory.suffixes[0] for memory in memories} == {".npz"}
+    for memory in memories:
+        assert memory.stat().st_mode & 0o077 == 0, "others may read it"
         memory.write_bytes(b"damaged")
     assert "(1 of 33 images" in refused(stored, root, tell=tell)
     assert len(told) == 3

@@ -60,7 +60,8 @@ class Files:
         return str(self.root / self.names[at])
 
     def stamps(self) -> Iterator[str]:
-        """Each file's name, size and time of change."""
+        """The folder; each file's name, size and time of change."""
+        yield str(self.root.resolve())
         for name in self.names:
             facts = (self.root / name).stat()
             yield f"{name} {facts.st_size} {facts.st_mtime_ns}"

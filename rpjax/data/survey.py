@@ -117,7 +117,7 @@ def in_memory(records: Records, tell: Tell = silent, workers: int = 0) -> Record
     """The same stored records, decoded once and for all."""
     stored: Any = records.images
     images = np.empty(stored.shape, np.uint8)
-    chunks = np.array_split(np.arange(len(stored)), -(-len(stored) // CHUNK))
+    chunks = _chunks(len(stored))
     with Workers(stored.batch, workers) as decoders:
         for chunk, decoded in zip(chunks, decoders.stream(chunks), strict=True):
             images[chunk] = decoded
@@ -149,13 +149,17 @@ class _Examine:
 
 def _made(source: Source, tell: Tell, workers: int) -> Survey:
     total = len(source)
-    chunks = np.array_split(np.arange(total), -(-total // CHUNK))
+    chunks = _chunks(total)
     parts = []
     with Workers(_Examine(source), workers) as examiners:
         for chunk, part in zip(chunks, examiners.stream(chunks), strict=True):
             parts.append(part)
             tell(int(chunk[-1]) + 1, total)
     return Survey(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
+
+def _chunks(total: int) -> list[np.ndarray]:
+    return np.array_split(np.arange(total), max(1, -(-total // CHUNK)))
 
 
 def _remembered(source: Source) -> Path:
@@ -180,6 +184,7 @@ def _write(file: Path, found: Survey) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         np.savez(temporary, **found._asdict())
+        temporary.chmod(0o600)  # who has an image can tell from its sum that it is here
         os.replace(temporary, file)
     except OSError:  # a cache that cannot be written costs time, and nothing else
         temporary.unlink(missing_ok=True)

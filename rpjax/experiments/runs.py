@@ -27,6 +27,8 @@ from rpjax.experiments.config import (
 )
 
 MARK = "# the configuration of an rpjax run\n"
+# fields that change no result, so that a run may be resumed with others
+SPEED_ALONE = ("data.workers",)
 REPORT = (
     *("report.html", "report.md"),
     *(f"figures/{name}.*" for name in ("tradeoff", "roc", "training", "cost")),
@@ -61,6 +63,7 @@ class RunFolder:
         folder.check(resume=resume, overwrite=overwrite)
         if resume and (path / "config.yaml").exists():
             changed = differences(as_dict(folder.config()), as_dict(config))
+            changed = [name for name in changed if name not in SPEED_ALONE]
             if changed:
                 raise InputError(
                     f"{changed[0]} differs from the run in {path}; resume with the "
