@@ -49,6 +49,7 @@ def residual_net(convolution, perturbation=HALF, **options):
 # the compiler's own convolutions are the ones that go wrong where devices are mixed in
 LEARNERS = {
     "supervised": lambda: plain(residual_net("im2col")),
+    "supervised, canonical": lambda: plain(residual_net("canonical")),
     "Strategy II": lambda: plain(residual_net("xla", Multiplicative(0.5))),
     "BatchNorm": lambda: supervised(residual_net("xla", None, norm="batch"), TX),
     "bank": lambda: side_by_side(plain(residual_net("xla")), 2, mapping="vmap"),

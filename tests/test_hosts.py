@@ -17,6 +17,7 @@ import jax
 import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
+from stored_images import write_imagenet
 from support import assert_close, records
 
 from rpjax import distributed
@@ -171,6 +172,28 @@ def assert_one_process_agrees(name, calm, checkpoints, step):
     whole = fit(**case, steps=step + 2)
     assert on.stopwatch is not None, "it took no step"
     assert_close(on.state, whole.state, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_two_processes_stream_from_disk_and_resume_as_one_does(
+    start, tmp_path, monkeypatch
+):
+    images = write_imagenet(tmp_path / "images")
+    monkeypatch.setenv("IMAGES", str(images))
+    for steps in (5, 9):
+        words = (WORKER, "streamed", tmp_path / "ck", tmp_path)
+        finished(start(words, STEPS=str(steps), IMAGES=str(images)))
+    state, answers, facts = result(tmp_path)
+    assert_equal_results(result(tmp_path, 0), result(tmp_path, 1))
+
+    from train_in_two_processes import CASES
+
+    case = {"devices": 4, "batch_size": 8, "seed": 7, "noise_seed": "fixed"}
+    alone = fit(**CASES["streamed"](), **case, steps=9)
+    assert_close(np.asarray(ravel_pytree(alone.state)[0]), state, rtol=1e-3, atol=1e-4)
+    own = alone.answers(CASES["streamed"]()["records"])
+    assert_close(own, answers, rtol=1e-3, atol=1e-3)
+    assert_close(alone.history, facts["history"], rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.slow

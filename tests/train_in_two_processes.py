@@ -17,6 +17,7 @@ import jax
 import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
+from stored_images import stored
 from support import Dense, records
 from train_and_be_killed import Teller
 
@@ -49,9 +50,15 @@ def own_lists():
     }
 
 
+def streamed():
+    """Records on disk, in the folder IMAGES: each process decodes its own slots."""
+    return {"learner": one(), "records": stored(os.environ["IMAGES"]).train}
+
+
 CASES = {
     "DP-SGD": lambda: {"learner": private()},
     "ensemble on own lists": own_lists,
+    "streamed": streamed,
 }
 
 
