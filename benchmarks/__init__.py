@@ -6,6 +6,7 @@ BENCHMARKS = {
     "epoch": "seconds an epoch for one net, an ensemble, or a bank of shadow models",
     "ensembles": "members by mapping and convolution, against as many single runs",
     "members": "gradients of members and of single examples, outside any loop of steps",
+    "input_pipeline": "JPEG files decoded by threads and processes, and how steps wait",
     "compile": "time to the first step, with an empty compilation cache and a full one",
     "scaling": "work and communication of each of 1 to 8 devices, from the program",
     "roofline": "how much of the device's measured peak a training step reaches",

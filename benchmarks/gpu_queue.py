@@ -86,6 +86,13 @@ ENTRIES = (
         "Time to the first step, cold and with a warm cache.",
     ),
     Entry(
+        "input_pipeline_gpu",
+        "input_pipeline --workers 0 4 8 16 --records 1024 --model resnet18 "
+        "--batch-size 128 --dtype bfloat16 --rounds 3",
+        420,
+        "How long ResNet-18's steps on 224 x 224 pixels wait for decoded JPEG files.",
+    ),
+    Entry(
         "members_gpu",
         "members --sizes 28 32 --batch 128",
         180,

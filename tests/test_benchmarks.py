@@ -23,6 +23,7 @@ from benchmarks.drawing import draw
 from benchmarks.hlo import Collective, collectives
 from benchmarks.record import command, commit, read, record, write
 from benchmarks.workloads import halves, learner, random_pixels, training_program
+from rpjax.data.stored import StoredImages
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 FIELDS = {
@@ -43,6 +44,14 @@ TINY = {
         "size": "digits",
     },
     "members": {"model": "tiny", "sizes": (8,), "members": 2, "batch": 4, "rounds": 1},
+    "input_pipeline": {
+        **{name: value for name, value in SMALL.items() if name != "batch_size"},
+        "batch_size": 4,
+        "workers": (0, 1),
+        "sides": (20, 40),
+        "image_size": 16,
+        "steps": 2,
+    },
     "compile": {**SMALL, "size": "digits", "methods": ("strategy1",)},
     "scaling": {
         **QUICK,
@@ -185,6 +194,44 @@ def test_whole_epochs_are_trained_and_timed():
     (row,) = benchmark.measure(settings, heard.append)
     assert row["wall_seconds"] > 3 * row["seconds"] > 0
     assert heard[-1].endswith("step 6 of 6")
+
+
+def test_images_are_decoded_and_trained_on_in_every_way(records):
+    rows = read(records("input_pipeline"))["rows"]
+    ways = ["plain loop", "threads", "1 process"]
+    assert [row["way"] for row in rows if row["what"] == "decode"] == ways
+    ways.insert(1, "no decoding")
+    assert [row["way"] for row in rows if row["what"] == "train"] == ways
+    loop = {row["what"]: row["seconds"] for row in rows if row["way"] == "plain loop"}
+    for row in rows:
+        assert row["relative"] == pytest.approx(row["seconds"] / loop[row["what"]])
+        images = 4 if row["what"] == "train" else 1
+        assert row["images_per_second"] == pytest.approx(images / row["seconds"])
+        if row["what"] == "train":
+            part = row["waiting_seconds"] / row["seconds"]
+            assert row["waiting_share"] == pytest.approx(part)
+
+
+def test_steps_wait_for_all_of_a_loop_and_for_less_of_threads(monkeypatch):
+    """An image takes 40 ms, a step four of them, and four threads work on four steps.
+
+    Had a pause filled the pipeline, the steps would not wait at all.
+    """
+    decoded = StoredImages._decoded
+
+    def slowly(images, row):
+        time.sleep(0.04)
+        return decoded(images, row)
+
+    monkeypatch.setattr(StoredImages, "_decoded", slowly)
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    settings = TINY["input_pipeline"] | {"workers": (0,), "records": 8, "steps": 4}
+    benchmark = find("input_pipeline")
+    rows = benchmark.measure(benchmark.settings(**settings), silent)
+    waits = {r["way"]: r["waiting_seconds"] for r in rows if r["what"] == "train"}
+    assert waits["no decoding"] == 0
+    assert waits["plain loop"] >= 4 * 0.04
+    assert 0.5 * 0.04 < waits["threads"] < 2.5 * 0.04
 
 
 def test_the_first_step_is_faster_with_a_warm_cache(records):
@@ -410,6 +457,10 @@ def test_a_benchmark_is_run_printed_written_and_drawn(tmp_path, capsys, monkeypa
     [
         (("stepps",), "'stepps' is no benchmark; known: steps, "),
         (("members", "--model", "vgg"), "model is 'vgg'; it is resnetN, wrn-N-K"),
+        (
+            ("input_pipeline", "--records", "8"),
+            "batch_size is 32; it must be 1 to 8, the number of records",
+        ),
         (("members", "--out", "."), "out is ., which is a folder"),
         (("draw", "nowhere.json"), "nowhere.json cannot be read as a record"),
         (("draw", "setup.cfg"), "setup.cfg cannot be read as a record"),
