@@ -94,12 +94,13 @@ def calls_normal(source):
 
 
 def test_only_perturbations_and_keys_draw_gaussian_noise():
-    found = {
-        path.relative_to(PACKAGE).as_posix()
+    sources = {
+        path.relative_to(PACKAGE).as_posix(): path.read_text("utf-8")
         for path in PACKAGE.rglob("*.py")
-        if calls_normal(path.read_text("utf-8"))
     }
-    assert found == {"perturbations.py", "keys.py"}
+    assert {name for name in sources if calls_normal(sources[name])} == {"draws.py"}
+    users = {name for name in sources if "standard_normal" in sources[name]}
+    assert users == {"draws.py", "perturbations.py", "keys.py"}
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import numpy as np
 import optax
 import pytest
 from support import assert_close, assert_same
-from test_devices import COLLECTIVES
 
+from benchmarks.hlo import collectives
 from rpjax import pmap
 from rpjax.errors import InputError
 
@@ -156,7 +156,7 @@ def test_the_program_holds_the_collectives_that_the_function_names(optimised, tr
 
     def found(function, *args, **axes):
         text = pmap(function, "data", **axes).lower(*args).compile().as_text()
-        return set(re.findall(COLLECTIVES, text))
+        return {each.kind for each in collectives(text)}
 
     assert found(step, *args, **axes) == {"all-reduce"}
     assert found(lambda x: jax.lax.all_gather(x, "data"), ROWS) == {"all-gather"}

@@ -289,9 +289,9 @@ def test_a_training_that_was_killed_goes_on_to_the_same_numbers(tmp_path, monkey
     restore = Checkpoints.restore
 
     def noted(self, like, steps):
-        state, history = restore(self, like, steps)
-        restored.append(int(state.step))
-        return state, history
+        found = restore(self, like, steps)
+        restored.append(int(found.state.step))
+        return found
 
     saved = killed_in_the_middle(broken)
     assert saved < 80
