@@ -6,6 +6,7 @@ fraction of the time and of the compilation (`benchmarks/records/generators_cpu.
 """
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -44,8 +45,12 @@ def fold_in(key: PRNGKey, data: int | np.integer | Array) -> PRNGKey:
     """``jax.random.fold_in(key, data)``, whatever the key's generator."""
     if not _is_threefry(key):
         return jax.random.fold_in(key, data)
-    number = jnp.asarray(np.uint32(data) if isinstance(data, int) else data)
-    number = number.astype(jnp.uint32)
+    return _folded(key, np.uint32(data) if isinstance(data, int) else data)
+
+
+@partial(jax.jit, inline=True)  # one program where it is called by itself
+def _folded(key: PRNGKey, data: Array) -> PRNGKey:
+    number = jnp.asarray(data).astype(jnp.uint32)
     words = threefry(jax.random.key_data(key), jnp.zeros_like(number), number)
     return jax.random.wrap_key_data(jnp.stack(words), impl="threefry2x32")
 

@@ -6,6 +6,7 @@ its own devices.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -84,15 +85,18 @@ def resident_steps(learner: Learner, layout: Layout, impl: str) -> Program:
             where = jnp.take_along_axis(table, positions[step], -1)
             return Batch(images[where], labels[where], ids[where], valid[step])
 
+        # traced once, for the shapes here and for the loop below
+        @partial(jax.jit, inline=True)
+        def after(state: State, batch: Batch) -> tuple[State, Info]:
+            return local.step(key, state, batch, layout.axis)
+
         def one(step: Array, carry: tuple[State, Info]) -> tuple[State, Info]:
             state, infos = carry
-            state, info = local.step(key, state, batch_of(step), layout.axis)
+            state, info = after(state, batch_of(step))
             infos = jax.tree.map(lambda all, new: all.at[step].set(new), infos, info)
             return state, infos
 
-        _, shapes = jax.eval_shape(
-            lambda state: local.step(key, state, batch_of(start), layout.axis), state
-        )
+        _, shapes = jax.eval_shape(after, state, batch_of(start))
         empty = jax.tree.map(
             lambda s: jnp.zeros((len(positions), *s.shape), s.dtype), shapes
         )

@@ -26,6 +26,8 @@ from rpjax.learners import Implementation, Learner
 MARGIN = 1.05
 # a measurement must be expected to take less than this part of the training
 SHARE = 0.1
+# with fewer steps not even the default is timed
+LEAST_STEPS = 50
 TURNS = 3
 SECONDS_PER_TURN = 0.3
 SMALL_IMAGE = 16 * 16
@@ -84,12 +86,14 @@ def decided(
     if kept is not None or len(ways) == 1:
         reason = "measured before on this device" if kept else "no other way is known"
         return default, program, Choice(ways[0], reason)
+    few = f"this device's default; {steps} steps are too few to measure others"
+    if steps < LEAST_STEPS:
+        return default, program, Choice(ways[0], few)
     one = trial.seconds(program, 1)
     turn = _agreed(max(1, int(SECONDS_PER_TURN / max(one, 1e-9))))
     step = trial.seconds(program, turn) / turn
     if _agreed(spent * (len(ways) - 1) > SHARE * step * steps):
-        why = f"this device's default; {steps} steps are too few to measure others"
-        return default, program, Choice(ways[0], why)
+        return default, program, Choice(ways[0], few)
     learners = [default, *(learner.computed(how) for how in ways[1:])]
     programs = [program]
     programs += [trial.compile(trial.lower(other))[0] for other in learners[1:]]
