@@ -6,6 +6,7 @@ gathered from bytes on the device, in turns, each framework in a process of its 
 as many threads, so that only one pool of threads is awake at a time.
 """
 
+import importlib.metadata
 import importlib.util
 import os
 from collections.abc import Callable
@@ -92,6 +93,7 @@ def measure(settings: PyTorch, watch: Watch) -> list[Row]:
             "relative": None if base is None else ratio(own, times[base]),
             "threads": threads,
             "parameters": same["parameters"],
+            "torch": importlib.metadata.version("torch"),
             "logits_differ_by": same["logits"],
             "gradients_differ_by": same["gradients"],
         }

@@ -121,6 +121,23 @@ def test_the_default_stays_unless_another_is_clearly_faster():
     assert choice.how == PATCHES
 
 
+def test_a_way_for_which_there_is_no_room_is_passed_over():
+    class Small(Bench):
+        def trial(self):
+            lower, compiled, timed = super().trial()
+
+            def refusing(lowered):
+                if lowered.name == "im2col":
+                    raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED")
+                return compiled(lowered)
+
+            return Trial(lower, refusing, timed)
+
+    _, _, choice = decide(Small({"canonical": 0.02}))
+    assert choice.how == CANON
+    assert choice.reason.endswith("im2col convolutions failed")
+
+
 def test_a_short_training_is_not_measured():
     bench = Bench({"canonical": 0.02, "im2col": 0.01}, compile_seconds=5.0)
     _, _, choice = decide(bench, steps=2_000)  # 40 s; another program takes 5
@@ -128,6 +145,12 @@ def test_a_short_training_is_not_measured():
     assert choice == Choice(
         CANON, "this device's default; 2000 steps are too few to measure others"
     )
+
+
+def test_with_very_few_steps_not_even_the_default_is_timed():
+    bench = Bench({})
+    decide(bench, steps=49)
+    assert bench.compiled == ["canonical"]
 
 
 def test_a_decision_is_measured_once(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ same way again; a checkpoint holds it too.
 
 import hashlib
 import json
+import math
 import os
 import statistics
 from collections.abc import Callable
@@ -71,42 +72,63 @@ def decided(
     steps: that the training is going to take; pixels: of an image.
     known: what an earlier part of the same training was computed with.
     """
-    ways = [known] if known is not None else candidates(learner, pixels)
-    default = learner.computed(ways[0])
-    lowered = trial.lower(default)
-    name = _name(lowered, ways)
-    kept = _remembered(name, ways) if len(ways) > 1 else None
-    if kept is not None and kept != ways[0]:
-        learner = learner.computed(kept)
-        program, _ = trial.compile(trial.lower(learner))
-        return learner, program, Choice(kept, "measured before on this device")
-    program, spent = trial.compile(lowered)
     if known is not None:
-        return default, program, Choice(known, "as this training began")
-    if kept is not None or len(ways) == 1:
-        reason = "measured before on this device" if kept else "no other way is known"
-        return default, program, Choice(ways[0], reason)
-    few = f"this device's default; {steps} steps are too few to measure others"
+        return _plainly(learner, trial, Choice(known, "as this training began"))
+    ways = candidates(learner, pixels)
+    if len(ways) == 1:
+        return _plainly(learner, trial, Choice(ways[0], "no other way is known"))
+    lowered = trial.lower(learner.computed(ways[0]))
+    name = _name(lowered, ways)
+    kept = _remembered(name, ways)
+    kept = _remembered(name, ways)
+    before = Choice(kept or ways[0], "measured before on this device")
+    if before.how != ways[0]:
+        return _plainly(learner, trial, before)
+    program, spent = trial.compile(lowered)
+    if kept is not None:
+        return learner.computed(kept), program, before
+    turn = _worth_measuring(trial, program, steps, spent * (len(ways) - 1))
+    if not turn:
+        why = f"this device's default; {steps} steps are too few to measure others"
+        return learner.computed(ways[0]), program, Choice(ways[0], why)
+    programs = [program, *(_program(learner, trial, how) for how in ways[1:])]
+    times = _in_turns(trial, programs, turn)
+    best = int(np.argmin(times))
+    best = _agreed(best if times[best] * MARGIN < times[0] else 0)
+    _remember(name, ways[best])
+    told = (
+        f"{how} {1e3 * seconds:.3g} ms" if seconds < math.inf else f"{how} failed"
+        for how, seconds in zip(ways, times, strict=True)
+    )
+    choice = Choice(ways[best], f"measured: {', '.join(told)}")
+    return learner.computed(ways[best]), programs[best], choice
+
+
+def _plainly(
+    learner: Learner, trial: Trial, choice: Choice
+) -> tuple[Learner, Any, Choice]:
+    learner = learner.computed(choice.how)
+    return learner, trial.compile(trial.lower(learner))[0], choice
+
+
+def _worth_measuring(trial: Trial, program: Any, steps: int, cost: float) -> int:
+    """Steps to time at once, or 0 if the training is too short to repay `cost`."""
     if steps < LEAST_STEPS:
-        return default, program, Choice(ways[0], few)
+        return 0
     one = trial.seconds(program, 1)
     turn = _agreed(max(1, int(SECONDS_PER_TURN / max(one, 1e-9))))
     step = trial.seconds(program, turn) / turn
-    if _agreed(spent * (len(ways) - 1) > SHARE * step * steps):
-        return default, program, Choice(ways[0], few)
-    learners = [default, *(learner.computed(how) for how in ways[1:])]
-    programs = [program]
-    programs += [trial.compile(trial.lower(other))[0] for other in learners[1:]]
-    times = _in_turns(trial, programs, turn)
-    best = _agreed(int(np.argmin(times)))
-    if times[best] * MARGIN > times[0]:
-        best = _agreed(0)
-    _remember(name, ways[best])
-    told = ", ".join(
-        f"{how} {1e3 * seconds:.3g} ms"
-        for how, seconds in zip(ways, times, strict=True)
-    )
-    return learners[best], programs[best], Choice(ways[best], f"measured: {told}")
+    return _agreed(turn if cost < SHARE * step * steps else 0)
+
+
+def _program(learner: Learner, trial: Trial, how: Implementation) -> Any:
+    """The program computed in another way, or None if the device has no room for it."""
+    try:
+        program, _ = trial.compile(trial.lower(learner.computed(how)))
+        trial.seconds(program, 1)
+    except jax.errors.JaxRuntimeError:
+        return None
+    return program
 
 
 def candidates(learner: Learner, pixels: int) -> list[Implementation]:
@@ -129,13 +151,12 @@ def candidates(learner: Learner, pixels: int) -> list[Implementation]:
 
 
 def _in_turns(trial: Trial, programs: list[Any], steps: int) -> list[float]:
-    """Median seconds a step of each program, all measured in turns."""
+    """Median seconds a step of each program, in turns; infinite for one that failed."""
     seconds: list[list[float]] = [[] for _ in programs]
-    for program in programs:
-        trial.seconds(program, 1)
     for _ in range(TURNS):
         for own, program in zip(seconds, programs, strict=True):
-            own.append(trial.seconds(program, steps) / steps)
+            taken = math.inf if program is None else trial.seconds(program, steps)
+            own.append(taken / steps)
     return [statistics.median(own) for own in seconds]
 
 
