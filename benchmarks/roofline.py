@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from benchmarks import cells
 from benchmarks.benchmark import Benchmark, Row, Watch
@@ -193,10 +193,14 @@ def figure(record: dict[str, Any], theme: Theme) -> Figure:
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlim(ends)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
-    axes.yaxis.set_major_formatter(
-        FuncFormatter(lambda y, _: cells.amount(y, "FLOP/s"))
-    )
+    for axis, tick in (
+        (axes.xaxis, lambda x, _: f"{x:g}"),
+        (axes.yaxis, lambda y, _: cells.amount(y, "FLOP/s")),
+    ):
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.set_major_formatter(FuncFormatter(tick))
+        # an axis of less than a decade would name its small ticks too
+        axis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(
         f"FLOPs for each byte ({first['dtype']}, batch {first['batch_size']})"
     )
