@@ -6,7 +6,7 @@ Same numbers, other costs:
 "xla"          the compiler's own
 "canonical"    the same, with its gradients spelled in the one layout for which the
                CPU's compiler calls its library inside a loop: otherwise it writes
-               naive loops there, up to a hundred times slower
+               naive loops there, which take many times as long
 "im2col"       patches times a matrix, at the price of kh*kw copies of its input; the
                per-example and per-member gradients of the others are grouped
                convolutions, those of this one stay ordinary matrix products

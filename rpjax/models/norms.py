@@ -12,8 +12,8 @@ class GroupNorm(nn.GroupNorm):
     Sums over the pixels come first and channels are gathered into groups afterwards,
     on (b, c) numbers; then the layer is ``a x + b`` with two numbers per record and
     channel, so that its gradient too is two sums and one pass. Parameters, arguments
-    and results are flax's, whose order of the same sums took four to five times as long
-    on a CPU. Statistics are float32 whatever the dtype of `x`.
+    and results are flax's, whose order of the same sums takes longer on a CPU.
+    Statistics are float32 whatever the dtype of `x`.
     """
 
     @nn.compact
