@@ -59,6 +59,11 @@ class Mechanism:
     kind: "dpsgd", or "forward" where all the noise is in the forward pass (or absent).
     members: models that are trained on the same records and released together.
     shared_input: whether all of them read one and the same noisy copy of a record.
+    clipping: the rule by which records' gradients are bounded (DP-SGD).
+    sampling: how records come into batches (DP-SGD): each by its own coin, or in
+        shuffled epochs.
+    noise_source: what draws DP-SGD's noise from the secret bits.
+    trained: which parameters are trained, in words; None is all of them.
     The other fields: see `rpjax.learners.supervised` and `rpjax.learners.dpsgd`.
     """
 
@@ -75,6 +80,10 @@ class Mechanism:
     clip_norm: float | None = None
     noise_multiplier: float | None = None
     batch_size: int | None = None
+    clipping: str = "flat"
+    sampling: Literal["poisson", "shuffled"] = "poisson"
+    noise_source: Literal["threefry", "secure"] = "threefry"
+    trained: str | None = None
 
     @property
     def private(self) -> bool:
