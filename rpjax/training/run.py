@@ -111,7 +111,10 @@ def guarantee(
             records=sampler.records,
             capacity=sampler.capacity,
             members=facts.members,
-            poisson_sampling=sampler.kind == "poisson",
+            sampling=sampler.kind,  # what was done, whatever the learner says
+            clipping=facts.clipping,
+            noise_source=facts.noise_source,
+            trained=facts.trained,
             batch_norm=facts.batch_norm,
             noise_seed=noise_seed,
         )
