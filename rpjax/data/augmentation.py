@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 
 from rpjax.annotations import Pixels, PRNGKey, RecordKeys
 from rpjax.errors import InputError
+from rpjax.keys import view
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,19 @@ class Augmentation:
         if not (self.crop or self.flip):
             return images
         return jax.vmap(self._one)(keys, images)
+
+    def views(
+        self, keys: RecordKeys, images: Pixels, count: int
+    ) -> Float[Array, "b views h w c"]:
+        """`count` independent augmentations of each image; one is that of a call."""
+        if count == 1:
+            return self(keys, images)[:, None]
+
+        def one(number: Array) -> Array:
+            own = jax.vmap(lambda key: view(key, number))(keys)
+            return self(own, images)
+
+        return jax.vmap(one, out_axes=1)(jnp.arange(count))
 
     def _one(self, key: PRNGKey, image: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
         crop_key, flip_key = jax.random.split(key)
