@@ -20,6 +20,7 @@ RANGES: dict[str, Range] = {
     "model.groups": (1, math.inf),
     "training.momentum": (0, 1),
     "training.weight_decay": (0, math.inf),
+    "dp.stop_at_epsilon": (0, math.inf),
     "attack.draws": (1, math.inf),
 }
 FINITE = (

@@ -132,6 +132,8 @@ class DPConfig:
     """l2 norm to which each record's gradient is clipped."""
     noise_multiplier: float | None = None
     """Noise over clip norm; left out, it is found from epsilon and delta."""
+    stop_at_epsilon: float | None = None
+    """Stop before the step that would exceed this epsilon at delta."""
     epochs: Annotated[float | None, named(name="dp-epochs")] = None
     """Passes over the training records, on average."""
     batch_size: Annotated[int | None, named(name="dp-batch-size")] = None

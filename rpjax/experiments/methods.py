@@ -14,8 +14,10 @@ from rpjax.models import resnet, wide_resnet
 from rpjax.perturbations import Additive, Multiplicative, Perturbation
 from rpjax.privacy import Guarantee
 from rpjax.privacy import dpsgd as accounting
-from rpjax.training import guarantee
+from rpjax.training import Budget, guarantee
+from rpjax.training.budget import Meter
 from rpjax.training.loop import poisson_slots, sampler_for, step_count
+from rpjax.training.run import spending
 
 
 @dataclass(frozen=True)
@@ -34,14 +36,22 @@ class Plan:
     records: int
     config: ExperimentConfig
 
+    @property
+    def budget(self) -> Budget | None:
+        """The epsilon at which DP-SGD has to stop, if it has one."""
+        limit, delta = self.config.dp.stop_at_epsilon, self.config.dp.delta
+        return None if limit is None or self.name != "dpsgd" else Budget(limit, delta)
+
     def guarantee(self, shape: tuple[int, int, int]) -> Guarantee:
         """What training by this plan proves."""
         training, delta = self.config.training, self.config.dp.delta
+        sampler = sampler_for(self.learner, self.records, self.batch_size)
+        steps = self.steps
+        if self.budget is not None:
+            spent = spending(self.learner, sampler, shape, delta)
+            steps = Meter(self.budget, spent, steps).steps
         return guarantee(
-            self.learner,
-            sampler_for(self.learner, self.records, self.batch_size),
-            self.steps,
-            shape,
+            *(self.learner, sampler, steps, shape),
             delta=delta,
             noise_seed=training.noise_seed,
         )
@@ -177,10 +187,8 @@ def _dpsgd(
             dp.delta,
             dp.batch_size / records,
             steps,
-            overflow_probability=accounting.overflow_probability(
-                records + 1,
-                dp.batch_size / records,
-                poisson_slots(records, dp.batch_size),
+            truncation=accounting.Truncation(
+                records, poisson_slots(records, dp.batch_size)
             ),
         )
     learner = dpsgd(
