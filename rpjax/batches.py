@@ -19,7 +19,7 @@ from rpjax.data import sampling
 from rpjax.errors import InputError
 from rpjax.privacy import dpsgd as accounting
 
-# most that one batch may outgrow its slots, where their number is left open
+# most that one Poisson batch may outgrow its slots; it is paid for out of delta
 OVERFLOW = 1e-20
 
 Randomness = UInt32[Any, " 8"] | int | np.integer | np.random.Generator | None
@@ -32,9 +32,9 @@ class PoissonBatches:
     records: number of training records.
     batch_size: expected size of a batch, by which a noisy sum is divided.
     steps: batches in all; empty ones are batches too.
-    capacity: slots in a batch; None is as many as a batch outgrows with a probability
-        of 1e-20 at most. A batch that does is cut to a uniformly random part, which
-        `event` accounts for.
+    capacity: slots in a batch. Records beyond it are left out, uniformly at random,
+        which `event` accounts for. None is as many slots as a batch outgrows with a
+        probability of 1e-20 at most.
 
     Whose coin fell how is secret: a batch's indices, and the number of them, are as
     private as the records.
@@ -60,6 +60,31 @@ class PoissonBatches:
     def sampling_probability(self) -> float:
         """Of each record in each step."""
         return self.batch_size / self.records
+
+    @property
+    def truncation(self) -> accounting.Truncation:
+        """How batches are cut, for `rpjax.privacy.dpsgd`."""
+        return accounting.Truncation(self.records, self.slots)
+
+    def event(self, noise_multiplier: float) -> Any:
+        """All steps as a `dp_accounting.DpEvent`, for any accountant that knows it.
+
+        noise_multiplier: deviation of the noise on a batch's clipped sum, over the l2
+            sensitivity of that sum under adding or removing a record.
+
+        With the slots left open it is of Poisson steps, whose accountants leave out a
+        steps (1 + e^epsilon) 1e-20 of delta. With a capacity below the number of
+        records it is of truncated steps, for privacy loss distributions alone, and of a
+        data set of `records`: to add or remove one is to change that number, for which
+        `rpjax.privacy.dpsgd.epsilon` takes the worse of the two.
+        """
+        cut = self.capacity is not None and self.capacity < self.records
+        return accounting.event(
+            noise_multiplier,
+            self.sampling_probability,
+            self.steps,
+            truncation=self.truncation if cut else None,
+        )
 
     @property
     def slots(self) -> int:

@@ -2,13 +2,16 @@
 
 import jax
 import numpy as np
+import optax
 import pytest
-from support import assert_binomial, assert_same
+from support import Dense, assert_binomial, assert_same
 
 from rpjax import keys
-from rpjax.batches import PoissonBatches, is_padding_example, padded, poisson_slots
+from rpjax.batches import PoissonBatches, is_padding_example, padded
 from rpjax.data.sampling import poisson
 from rpjax.errors import InputError
+from rpjax.learners import dpsgd
+from rpjax.privacy import dpsgd as accounting
 
 SECRET = np.arange(8, dtype=np.uint32) * np.uint32(0x9E3779B9)
 
@@ -68,11 +71,34 @@ def test_seeds_and_generators_repeat_a_run_and_nothing_else_does(batches):
 
 
 def test_left_open_the_slots_are_those_that_training_uses():
-    from rpjax.training.loop import poisson_slots as in_training
+    from rpjax.training.loop import sampler_for
 
+    made = dpsgd(
+        Dense(), optax.sgd(1.0), clip_norm=1.0, noise_multiplier=1.0, batch_size=100
+    )
     left = PoissonBatches(records=5_000, batch_size=100, steps=1)
-    assert left.slots == poisson_slots(5_000, 100) == in_training(5_000, 100)
+    assert left.slots == sampler_for(made, 5_000, 100).capacity
     assert drawn(left).shape == (1, left.slots)
+
+
+def test_the_event_has_the_epsilon_of_the_same_run_here():
+    """By dp-accounting's own accountants, with batches that are cut and without."""
+    from dp_accounting import NeighboringRelation, pld, rdp
+
+    zero_out = NeighboringRelation.REPLACE_SPECIAL
+    cut = PoissonBatches(records=1_000, batch_size=100, steps=50, capacity=104)
+    options = {"steps": 50, "delta": 1e-5, "adjacency": "zero_out"}
+    epsilon = lambda **more: accounting.epsilon(2.0, 0.1, **options, **more)
+    expected = epsilon(truncation=cut.truncation)
+    theirs = pld.PLDAccountant(zero_out, 1e-3).compose(cut.event(2.0))
+    assert theirs.get_epsilon(1e-5) == pytest.approx(expected, rel=0.01)
+    assert expected > 1.02 * epsilon(), "cutting costs nothing here: no test"
+    whole = PoissonBatches(records=1_000, batch_size=100, steps=50)
+    theirs = rdp.RdpAccountant().compose(whole.event(2.0))
+    assert theirs.get_epsilon(1e-5) == pytest.approx(epsilon(accountant="rdp"))
+    # as many slots as records: nothing to cut
+    full = PoissonBatches(records=1_000, batch_size=100, steps=50, capacity=1_000)
+    assert full.event(2.0) == whole.event(2.0)
 
 
 def test_a_step_compiles_once_for_whatever_poisson_draws(batches):
