@@ -6,6 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 import optax
 
+from rpjax.batches import poisson_slots
 from rpjax.data.augmentation import Augmentation
 from rpjax.errors import InputError
 from rpjax.experiments.config import METHODS, ExperimentConfig, Method
@@ -16,7 +17,7 @@ from rpjax.privacy import Guarantee
 from rpjax.privacy import dpsgd as accounting
 from rpjax.training import Budget, guarantee
 from rpjax.training.budget import Meter
-from rpjax.training.loop import poisson_slots, sampler_for, step_count
+from rpjax.training.loop import sampler_for, step_count
 from rpjax.training.run import spending
 
 

@@ -20,12 +20,12 @@ from jaxtyping import Int
 
 from rpjax import distributed
 from rpjax import keys as rp_keys
+from rpjax.batches import poisson_slots
 from rpjax.data.records import Records
 from rpjax.data.sampling import Sampler, poisson, shuffled
 from rpjax.data.stored import StoredRecords
 from rpjax.errors import InputError, Preempted
 from rpjax.learners import Learner
-from rpjax.privacy import dpsgd as accounting
 from rpjax.training.budget import Budget, Meter
 from rpjax.training.checkpoints import Checkpoints
 from rpjax.training.clock import Clock
@@ -38,9 +38,6 @@ from rpjax.training.run import Run, spending
 from rpjax.training.streamed import Streamed
 
 NoiseSeed = Literal["secret", "fixed"]
-
-# most that one Poisson batch may outgrow its slots; it is paid for out of delta
-OVERFLOW = 1e-20
 
 
 def fit(
@@ -208,13 +205,6 @@ def sampler_for(learner: Learner, records: int, batch_size: int) -> Sampler:
     if learner.mechanism.sampling == "shuffled":
         return shuffled(records, batch_size)
     return poisson(records, batch_size, poisson_slots(records, batch_size))
-
-
-def poisson_slots(records: int, batch_size: int) -> int:
-    """Slots that a Poisson batch outgrows with probability `OVERFLOW` at most."""
-    # one record more, so that the overflow is bounded for either neighbour
-    slots = accounting.capacity(records + 1, batch_size / records, OVERFLOW)
-    return -(-slots // 8) * 8
 
 
 def step_count(sampler: Sampler, steps: int | None, epochs: float | None) -> int:
