@@ -64,6 +64,11 @@ def per_block(keys: RecordKeys, index: int) -> RecordKeys:
     return jax.vmap(lambda k: fold_in(k, index))(keys)
 
 
+def view(key: PRNGKey, index: int | Array) -> PRNGKey:
+    """The key of one of several views of a record."""
+    return fold_in(key, index)
+
+
 def member(key: PRNGKey, index: int | Array) -> PRNGKey:
     """The root key of one member."""
     return fold_in(domain(key, "member"), index)

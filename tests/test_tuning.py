@@ -35,7 +35,10 @@ LEARNERS = {
 @pytest.mark.parametrize("make", LEARNERS.values(), ids=LEARNERS)
 def test_how_it_is_computed_does_not_change_what_is_learned(small, make):
     learner = make()
-    ways = [Implementation("im2col", "map"), Implementation("xla", "vmap")]
+    ways = [
+        Implementation("im2col", "map", "vmap"),
+        Implementation("xla", "vmap", "bookkeeping"),
+    ]
     options = {"batch_size": 8, "steps": 3, "noise_seed": "fixed"}
     one, other = (fit(learner.computed(way), small, **options) for way in ways)
     assert_close(one.state, other.state, rtol=1e-3, atol=1e-4)
@@ -56,7 +59,20 @@ def test_the_ways_of_a_cpu_begin_with_what_is_fast_there():
     small, large = 8 * 8, 32 * 32
     assert candidates(net(), large) == [CANON, PATCHES]
     assert candidates(net(), small) == [PATCHES, CANON]
-    assert candidates(LEARNERS["DP-SGD"](), large) == [PATCHES, CANON]
+    assert candidates(LEARNERS["DP-SGD"](), large) == [
+        Implementation("canonical", engine="bookkeeping"),
+        Implementation("im2col", engine="bookkeeping"),
+        Implementation("im2col", engine="vmap"),
+    ]
+    pinned = dpsgd(
+        tiny(),
+        TX,
+        clip_norm=0.1,
+        noise_multiplier=1.0,
+        batch_size=8,
+        engine="vmap",
+    )
+    assert candidates(pinned, large) == [PATCHES, CANON]
     assert candidates(ensemble(net(), 2), large)[0] == Implementation(
         "canonical", "map"
     )

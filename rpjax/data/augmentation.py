@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from rpjax.annotations import Pixels, PRNGKey, RecordKeys
-from rpjax.draws import fold_in
 from rpjax.errors import InputError
+from rpjax.keys import view
 
 Padding = Literal["zeros", "symmetric"]
 # what numpy calls them
@@ -46,7 +46,7 @@ class Augmentation:
 
     def views(
         self, keys: RecordKeys, images: Pixels, count: int
-    ) -> Float[Array, "b count h w c"]:
+    ) -> Float[Array, "b views h w c"]:
         """So many independent augmentations of each image.
 
         View i comes from the record's key with i folded in; a single view from the key
@@ -57,10 +57,10 @@ class Augmentation:
         if count == 1:
             return self(keys, images)[:, None]
 
-        def view(number: Array) -> Pixels:
-            return self(jax.vmap(lambda key: fold_in(key, number))(keys), images)
+        def one(number: Array) -> Pixels:
+            return self(jax.vmap(lambda key: view(key, number))(keys), images)
 
-        return jax.vmap(view, out_axes=1)(jnp.arange(count))
+        return jax.vmap(one, out_axes=1)(jnp.arange(count))
 
     def _one(self, key: PRNGKey, image: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
         crop_key, flip_key = jax.random.split(key)

@@ -1,7 +1,7 @@
 """Learners: named triples of pure functions, and wrappers that return learners."""
 
 from rpjax.learners.base import Batch, Implementation, Info, Learner, Mechanism, State
-from rpjax.learners.dpsgd import clipped_sum, dpsgd
+from rpjax.learners.dpsgd import dpsgd
 from rpjax.learners.ensemble import ensemble, side_by_side
 from rpjax.learners.inputs import Inputs
 from rpjax.learners.supervised import supervised
@@ -14,7 +14,6 @@ __all__ = [
     "Learner",
     "Mechanism",
     "State",
-    "clipped_sum",
     "dpsgd",
     "ensemble",
     "side_by_side",

@@ -105,9 +105,11 @@ class Implementation(NamedTuple):
 
     convolution: str | None = None
     mapping: str | None = None
+    engine: str | None = None
 
     def __str__(self) -> str:
         words = [f"{self.convolution} convolutions"] if self.convolution else []
+        words += [f"gradients by {self.engine}"] if self.engine else []
         words += [f"members by {self.mapping}"] if self.mapping else []
         return ", ".join(words)
 

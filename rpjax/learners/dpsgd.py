@@ -1,11 +1,13 @@
 """DP-SGD: per-example gradients, clipped, summed, noised, divided by a constant.
 
-Abadi et al., arXiv 1607.00133, for Poisson batches in slots of fixed shape.
+Abadi et al., arXiv 1607.00133, for Poisson batches in slots of fixed shape. Clipped
+sums are those of `rpjax.gradients`.
 """
 
-from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +18,14 @@ from jaxtyping import Array
 from rpjax import keys as rp_keys
 from rpjax.annotations import PRNGKey, PyTree
 from rpjax.errors import InputError
-from rpjax.learners.base import Batch, Implementation, Info, Learner, State
+from rpjax.gradients import Adaptive, Clipping, Rule, clipped_sum
+from rpjax.gradients.clipped import Clipped
+from rpjax.gradients.clipping import rule as rule_named
+from rpjax.learners.base import Batch, Implementation, Info, Learner, Mechanism, State
+from rpjax.learners.freezing import Trained
 from rpjax.learners.inputs import Inputs, noise_keys
 from rpjax.learners.losses import cross_entropy
-from rpjax.learners.networks import built, leaves_open, linen
+from rpjax.learners.networks import Network, built, leaves_open, linen
 from rpjax.learners.reduction import summed, vary
 from rpjax.learners.supervised import (
     figures,
@@ -28,6 +34,67 @@ from rpjax.learners.supervised import (
     means,
     predict_with,
 )
+
+Engine = Literal["auto", "vmap", "two_pass", "bookkeeping"]
+Sampling = Literal["poisson", "shuffled"]
+NoiseSource = Literal["threefry", "secure"]
+Losses = Callable[[Array, Array], Array]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `dpsgd` is told, apart from the model, the optimiser and the inputs."""
+
+    clip_norm: float
+    noise_multiplier: float
+    batch_size: int
+    clipping: Clipping | Rule = "flat"
+    engine: Engine = "auto"
+    microbatch: int | None = None
+    augmentation_multiplicity: int = 1
+    trainable: tuple[str, ...] | None = None
+    sampling: Sampling = "poisson"
+    noise: NoiseSource = "threefry"
+    loss: Losses = cross_entropy
+
+    def __post_init__(self) -> None:
+        _positive("clip_norm", self.clip_norm)
+        if not 0 <= self.noise_multiplier < math.inf:
+            raise InputError(
+                f"noise_multiplier is {self.noise_multiplier}; it must be finite and "
+                ">= 0"
+            )
+        for name in ("batch_size", "augmentation_multiplicity", "microbatch"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name} is {value}; it must be >= 1")
+        for name, kind in (
+            ("engine", Engine),
+            ("sampling", Sampling),
+            ("noise", NoiseSource),
+        ):
+            if getattr(self, name) not in get_args(kind):
+                raise InputError(
+                    f"{name} is {getattr(self, name)!r}; it is one of "
+                    f"{', '.join(get_args(kind))}"
+                )
+        if self.engine == "two_pass" and self.rule.name == "per_layer":
+            raise InputError(
+                "engine is 'two_pass', which has one weight a record; per_layer "
+                "clipping needs 'vmap' or 'bookkeeping'"
+            )
+        if isinstance(self.rule, Adaptive):
+            self.rule.gradient_noise_multiplier(self.noise_multiplier, self.batch_size)
+
+    @property
+    def rule(self) -> Rule:
+        """The clipping rule, with its clip norm."""
+        return rule_named(self.clipping, self.clip_norm)
+
+    @property
+    def trained(self) -> Trained:
+        """Which parameters are trained."""
+        return Trained(self.trainable)
 
 
 def dpsgd(
@@ -38,141 +105,239 @@ def dpsgd(
     clip_norm: float,
     noise_multiplier: float,
     batch_size: int,
+    clipping: Clipping | Rule = "flat",
+    engine: Engine = "auto",
     microbatch: int | None = None,
+    augmentation_multiplicity: int = 1,
+    trainable: Sequence[str] | None = None,
+    sampling: Sampling = "poisson",
+    noise: NoiseSource = "threefry",
+    loss: Losses = cross_entropy,
 ) -> Learner:
     """Differentially private training of `model`.
 
     clip_norm: l2 norm to which each record's gradient is clipped.
-    noise_multiplier: standard deviation of the noise on the clipped sum, divided by
-        `clip_norm`; `rpjax.privacy.dpsgd` finds it from a target epsilon.
+    noise_multiplier: standard deviation of the noise on the clipped sum, divided by the
+        l2 distance that one record can move it; `rpjax.privacy.dpsgd` finds it from a
+        target epsilon.
     batch_size: *expected* size of a Poisson batch; the noisy sum is divided by it,
         whatever the batch really holds.
-    microbatch: records whose gradients are in memory at once; None is all of them.
+    clipping: the rule, by name or as one of `rpjax.gradients`: "flat", "normalised",
+        "automatic", "per_layer", "adaptive".
+    engine: how per-example gradients are computed: "vmap", "two_pass", "bookkeeping";
+        "auto" is "bookkeeping" unless `fit` has measured.
+    microbatch: records whose gradients are in memory at once; None is a quarter of the
+        expected batch where slots are plenty, and else all. Slots behind the last
+        record are not computed.
+    augmentation_multiplicity: views of a record whose mean gradient is clipped (De et
+        al., arXiv 2204.13650); costs no privacy.
+    trainable: the parameters to train, by the beginnings of their paths, such as
+        ("head",); the others stay as they are, and need no noise. None is all.
+    sampling: "poisson", each record by its own coin; or "shuffled" epochs of full
+        batches, whose guarantee has no amplification by sampling.
+    noise: what draws the noise from 256 secret bits: "threefry", or "secure", a
+        cryptographic generator on the host.
+    loss: (logits (b, k), labels (b,)) -> losses (b,).
 
     One record is one unit of privacy, so a model with BatchNorm is refused. The noise
     comes from 256 bits in the state, not from the run's key.
     """
-    inputs = inputs or Inputs()
-    _check(model, clip_norm, noise_multiplier, batch_size, microbatch)
-    network = linen(model)
-    mechanism = replace(
-        forward_mechanism(model, inputs, "step"),
-        kind="dpsgd",
-        clip_norm=clip_norm,
-        noise_multiplier=noise_multiplier,
-        batch_size=batch_size,
+    settings = Settings(
+        clip_norm,
+        noise_multiplier,
+        batch_size,
+        clipping,
+        engine,
+        microbatch,
+        augmentation_multiplicity,
+        None if trainable is None else tuple(trainable),
+        sampling,
+        noise,
+        loss,
     )
+    if getattr(model, "norm", None) == "batch":
+        raise _batch_norm("norm is 'batch'")
+    return _learner(model, tx, inputs or Inputs(), settings)
+
+
+def _learner(
+    model: Any, tx: optax.GradientTransformation, inputs: Inputs, settings: Settings
+) -> Learner:
+    network = linen(model)
+    mechanism = _mechanism(model, inputs, settings)
+    rule, trained = settings.rule, settings.trained
+    adaptive = isinstance(rule, Adaptive)
+
+    def init(key: PRNGKey, images: Array) -> State:
+        # the optimiser sees the trained parameters alone
+        state: State = init_with(network, tx, inputs, trained.part)(key, images)
+        if state.stats:
+            raise _batch_norm("the model has running statistics")
+        if adaptive:
+            state = state._replace(stats={"clip_norm": jnp.float32(rule.clip_norm)})
+        return state
 
     def step(
         key: PRNGKey, state: State, batch: Batch, axis: str | None = None
     ) -> tuple[State, Info]:
-        pixels = inputs.training(key, state, "step", batch)
-        own = noise_keys(state, "residual_noise", "step", batch.ids)
-
-        def loss(params: PyTree, record: tuple[Array, ...]) -> tuple[Array, Array]:
-            noise_key, image, label = record
-            logits, _ = network.apply(noise_key[None], params, {}, image[None], True)
-            return cross_entropy(logits, label[None])[0], logits[0]
-
-        own_sum, norms, logits = clipped_sum(loss, clip_norm, microbatch)(
-            vary(state.params, axis), (own, pixels, batch.labels), batch.valid
+        own_rule = replace(rule, **state.stats) if adaptive else rule  # type: ignore[type-var]
+        frozen, params = state.params, trained.part(state.params)
+        clipped = _clipped(network, inputs, settings, own_rule, trained)(
+            key, state, vary(params, axis), vary(frozen, axis), batch
         )
-        clipped = jnp.sum((norms > clip_norm) & batch.valid, dtype=jnp.float32)
-        total, sums = summed(
-            (own_sum, figures(logits, batch) | {"clipped": clipped}), axis
-        )
+        sums = _sums(clipped, batch, own_rule, settings.loss)
+        total, sums = summed((clipped.total, sums), axis)
         # every device adds the same draw to the same sum: the noise enters once
-        gradient = noised(
-            total, state.secret, state.step, noise_multiplier * clip_norm, batch_size
-        )
-        updates, opt_state = tx.update(gradient, state.opt_state, state.params)
+        gradient, moved = _released(settings, own_rule, state, total, sums)
+        updates, opt_state = tx.update(gradient, state.opt_state, params)
+        params = optax.apply_updates(params, updates)
+        info = means({k: v for k, v in sums.items() if k != "below"})
+        if adaptive:
+            info["clip_norm"] = state.stats["clip_norm"]
         state = state._replace(
             step=state.step + 1,
-            params=optax.apply_updates(state.params, updates),
+            params=trained.whole(params, state.params),
+            stats=moved,
             opt_state=opt_state,
         )
-        return state, means(sums)
+        return state, info
+
+    def predict(
+        key: PRNGKey, state: State, images: Array, ids: Array, noise: bool = True
+    ) -> Array:
+        answer: Array = predict_with(network, inputs, mechanism.noisy)(
+            key, state._replace(stats={}), images, ids, noise
+        )
+        return answer
 
     def using(how: Implementation) -> Learner:
-        return dpsgd(
-            built(model, how),
-            tx,
-            inputs,
-            clip_norm=clip_norm,
-            noise_multiplier=noise_multiplier,
-            batch_size=batch_size,
-            microbatch=microbatch,
-        )
+        chosen = settings
+        if settings.engine == "auto" and how.engine is not None:
+            chosen = replace(settings, engine=how.engine)  # type: ignore[arg-type]
+        return _learner(built(model, how), tx, inputs, chosen)
 
+    open_engine = {"engine"} if settings.engine == "auto" else set()
     return Learner(
-        init=init_with(network, tx, inputs),
+        init=init,
         step=step,
-        predict=predict_with(network, inputs, mechanism.noisy),
+        predict=predict,
         mechanism=mechanism,
-        open=leaves_open(model),
+        open=leaves_open(model) | open_engine,
         using=using,
     )
 
 
-def clipped_sum(
-    loss: Callable[[PyTree, PyTree], tuple[Array, Array]],
-    clip_norm: float,
-    microbatch: int | None = None,
-) -> Callable[[PyTree, PyTree, Array], tuple[PyTree, Array, Array]]:
-    """Sum of per-example gradients, each clipped to l2 norm `clip_norm`.
+def _mechanism(model: Any, inputs: Inputs, settings: Settings) -> Mechanism:
+    return replace(
+        forward_mechanism(model, inputs, "step"),
+        kind="dpsgd",
+        clip_norm=settings.clip_norm,
+        noise_multiplier=settings.noise_multiplier,
+        batch_size=settings.batch_size,
+        clipping=settings.rule.name,
+        sampling=settings.sampling,
+        noise_source=settings.noise,
+        trained=None if settings.trainable is None else str(settings.trained),
+    )
 
-    loss: (params, one record) -> (scalar, auxiliary array).
-    Returns (params, records with a leading axis b, valid (b,)) -> (sum like params,
-    norms before clipping (b,), auxiliary (b, ...)).
 
-    Guarantee: adding or removing one valid record moves the sum by at most `clip_norm`
-    in l2 norm (up to float32 rounding); an invalid one moves it by exactly nothing; a
-    gradient that is not finite counts as zero.
-    """
-    per_example = jax.vmap(jax.grad(loss, has_aux=True), (None, 0))
+def _clipped(
+    network: Network, inputs: Inputs, settings: Settings, rule: Rule, trained: Trained
+) -> Callable[..., Clipped]:
+    """The clipped sum of a batch's gradients, by the trained parameters."""
+    views = settings.augmentation_multiplicity
+    engine = "bookkeeping" if settings.engine == "auto" else settings.engine
 
-    def all_at_once(
-        params: PyTree, records: PyTree, valid: Array
-    ) -> tuple[PyTree, Array, Array]:
-        gradients, aux = per_example(params, records)
-        norms = example_norms(gradients)
-        finite = jnp.isfinite(norms)
-        weights = jnp.where(
-            valid & finite, jnp.minimum(1.0, clip_norm / jnp.maximum(norms, 1e-12)), 0.0
+    def clipped(
+        key: PRNGKey, state: State, params: PyTree, frozen: PyTree, batch: Batch
+    ) -> Clipped:
+        pixels = inputs.training(key, state, "step", batch, views)
+        own = noise_keys(state, "residual_noise", "step", batch.ids)
+
+        def loss(params: PyTree, record: tuple[Array, ...]) -> tuple[Array, Array]:
+            noise_key, images, label = record
+            keys = noise_key[None]
+            if views > 1:
+                keys = jax.vmap(lambda v: rp_keys.view(noise_key, v))(jnp.arange(views))
+            whole = trained.whole(params, frozen)
+            logits, _ = network.apply(keys, whole, {}, images, True)
+            losses = _one_each(settings.loss, logits, jnp.repeat(label, views))
+            return losses.mean(), logits[0]
+
+        size = settings.microbatch or _microbatch(len(batch.valid), settings.batch_size)
+        return clipped_sum(loss, rule, engine, size)(
+            params, (own, pixels, batch.labels), batch.valid
         )
-        total = jax.tree.map(lambda g: _weighted_sum(weights, g, finite), gradients)
-        return total, norms, aux
 
-    def in_chunks(
-        params: PyTree, records: PyTree, valid: Array
-    ) -> tuple[PyTree, Array, Array]:
-        count = len(valid)
-        if microbatch is None or count <= microbatch:
-            return all_at_once(params, records, valid)
-        chunks = -(-count // microbatch)
-        # padding repeats records, and counts as invalid
-        positions = jnp.arange(chunks * microbatch) % count
+    return clipped
 
-        def chunked(leaf: Array) -> Array:
-            return leaf[positions].reshape(chunks, microbatch, *leaf.shape[1:])
 
-        real = jnp.arange(chunks * microbatch).reshape(chunks, microbatch) < count
-        zeros = jax.tree.map(jnp.zeros_like, params)
+def _microbatch(slots: int, expected: int) -> int | None:
+    """A quarter of the expected batch where at least a fifth of the slots stays empty.
 
-        def add(total: PyTree, chunk: PyTree) -> tuple[PyTree, tuple[Array, Array]]:
-            part, norms, aux = all_at_once(params, *chunk)
-            return jax.tree.map(jnp.add, total, part), (norms, aux)
+    The slots behind the last record are then skipped, up to a quarter.
+    """
+    if slots < 1.2 * expected or slots < 32:
+        return None
+    return -(-expected // 32) * 8
 
-        chunk_tree = (jax.tree.map(chunked, records), chunked(valid) & real)
-        total, (norms, aux) = jax.lax.scan(add, zeros, chunk_tree)
-        flat = lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:count]
-        return total, flat(norms), flat(aux)
 
-    return in_chunks
+def _one_each(loss: Losses, logits: Array, labels: Array) -> Array:
+    losses = loss(logits, labels)
+    if jnp.shape(losses) != labels.shape:
+        raise InputError(
+            f"loss returned shape {jnp.shape(losses)} for {len(labels)} records; it "
+            "must return one number for each, since a mean would mix records"
+        )
+    return losses
+
+
+def _sums(clipped: Clipped, batch: Batch, rule: Rule, loss: Losses) -> Info:
+    """Figures of a batch before the update, as sums over its records."""
+    norms, finite = clipped.norms, jnp.isfinite(clipped.norms)
+    over, valid = norms > rule.clip_norm, batch.valid
+    count = lambda which: jnp.sum(which, dtype=jnp.float32)
+    sums = figures(clipped.aux, batch, loss) | {
+        "clipped": count(over & valid),
+        "non_finite": count(~finite & valid),
+    }
+    if isinstance(rule, Adaptive):
+        below = finite & ~over
+        sums["below"] = jnp.sum(jnp.where(below, 0.5, -0.5) * valid)
+    return sums
+
+
+def _released(
+    settings: Settings, rule: Rule, state: State, total: PyTree, sums: Info
+) -> tuple[PyTree, PyTree]:
+    """What leaves the mechanism: the noisy mean gradient, and the next statistics."""
+    sigma, size = settings.noise_multiplier, settings.batch_size
+    if not isinstance(rule, Adaptive):
+        scale = sigma * rule.sensitivity()
+        return noised(total, state.secret, state.step, scale, size), state.stats
+    return _released_with_count(settings, rule, state, total, sums["below"])
+
+
+def _released_with_count(
+    settings: Settings, rule: Adaptive, state: State, total: PyTree, below: Array
+) -> tuple[PyTree, PyTree]:
+    """The noisy mean gradient, and the clip norm that the noisy count leads to."""
+    sigma, size, norm = settings.noise_multiplier, settings.batch_size, rule.clip_norm
+    if sigma == 0:
+        gradient = jax.tree.map(lambda t: t / size, total)
+    else:
+        own = rule.gradient_noise_multiplier(sigma, size) * rule.sensitivity()
+        count = rule.count_noise(size)
+        # in units of their noise the two are one vector, and get one draw
+        scaled = (jax.tree.map(lambda t: t / own, total), below / count)
+        noisy, noisy_below = noised(scaled, state.secret, state.step, 1.0, 1)
+        gradient = jax.tree.map(lambda t: t * own / size, noisy)
+        below = noisy_below * count
+    return gradient, {"clip_norm": rule.moved(norm, below, size)}
 
 
 def noised(
-    total: PyTree, secret: Array, step: Array, scale: float, batch_size: int
+    total: PyTree, secret: Array, step: Array, scale: Any, batch_size: int
 ) -> PyTree:
     """``(total + scale n) / batch_size`` with standard normal n of this step."""
     flat, unravel = ravel_pytree(total)
@@ -180,41 +345,13 @@ def noised(
     return unravel((flat + scale * noise) / batch_size)
 
 
-def example_norms(gradients: PyTree) -> Array:
-    """l2 norm of each example's gradient over all leaves (b, ...), in float32."""
-    squares = [
-        jnp.sum(jnp.square(g.astype(jnp.float32)), axis=tuple(range(1, g.ndim)))
-        for g in jax.tree.leaves(gradients)
-    ]
-    return jnp.sqrt(sum(squares))
+def _batch_norm(what: str) -> InputError:
+    return InputError(
+        f"{what}, and BatchNorm's statistics mix the records of a batch; "
+        "DP-SGD needs norm='group'"
+    )
 
 
-def _weighted_sum(weights: Array, gradients: Array, finite: Array) -> Array:
-    shape = (-1,) + (1,) * (gradients.ndim - 1)
-    # 0 * inf is nan, so a broken gradient is replaced and not merely weighted away
-    clean = jnp.where(finite.reshape(shape), gradients, 0.0)
-    return jnp.tensordot(weights, clean.astype(jnp.float32), 1)
-
-
-def _check(
-    model: Any,
-    clip_norm: float,
-    noise_multiplier: float,
-    batch_size: int,
-    microbatch: int | None,
-) -> None:
-    if getattr(model, "norm", None) == "batch":
-        raise InputError(
-            "norm is 'batch', whose statistics mix the records of a batch; "
-            "DP-SGD needs norm='group'"
-        )
-    if not 0 < clip_norm < float("inf"):
-        raise InputError(f"clip_norm is {clip_norm}; it must be finite and > 0")
-    if not 0 <= noise_multiplier < float("inf"):
-        raise InputError(
-            f"noise_multiplier is {noise_multiplier}; it must be finite and >= 0"
-        )
-    if batch_size < 1:
-        raise InputError(f"batch_size is {batch_size}; it must be >= 1")
-    if microbatch is not None and microbatch < 1:
-        raise InputError(f"microbatch is {microbatch}; it must be >= 1, or left out")
+def _positive(name: str, value: float) -> None:
+    if not 0 < value < math.inf:
+        raise InputError(f"{name} is {value}; it must be finite and > 0")

@@ -60,13 +60,26 @@ class Inputs:
         """Stored uint8 images as float32."""
         return (images.astype(jnp.float32) / 255 - self.mean) / self.std
 
-    def training(self, key: PRNGKey, state: State, draw: Draw, batch: Batch) -> Pixels:
-        """Training images of one step (b, h, w, c), from the run's root key."""
+    def training(
+        self,
+        key: PRNGKey,
+        state: State,
+        draw: Draw,
+        batch: Batch,
+        views: int | None = None,
+    ) -> Array:
+        """Training images of one step (b, h, w, c), from the run's root key.
+
+        views: so many augmentations of each, (b, views, h, w, c).
+        """
         pixels = self.noisy(
             noise_keys(state, "input_noise", draw, batch.ids), batch.images
         )
         key = rp_keys.at_step(rp_keys.domain(key, "augmentation"), state.step)
-        return self.augmentation(rp_keys.per_record(key, batch.ids), pixels)
+        own = rp_keys.per_record(key, batch.ids)
+        if views is None:
+            return self.augmentation(own, pixels)
+        return self.augmentation.views(own, pixels, views)
 
     def noisy(self, keys: Array, images: Array) -> Pixels:
         """Normalised, clipped and perturbed images, one key a record."""

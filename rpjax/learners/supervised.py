@@ -1,5 +1,6 @@
 """Supervised training: plain, and with residual perturbation if the model has one."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -120,9 +121,12 @@ def _learner(
 
 
 def init_with(
-    network: Network, tx: optax.GradientTransformation, inputs: Inputs
+    network: Network,
+    tx: optax.GradientTransformation,
+    inputs: Inputs,
+    trained: Callable[[PyTree], PyTree] = lambda params: params,
 ) -> Any:
-    """The `init` that supervised learners share."""
+    """The `init` that learners share; `trained` parameters are the optimiser's."""
 
     def init(key: PRNGKey, images: Array) -> State:
         params, stats = network.init(rp_keys.domain(key, "init"), inputs.clean(images))
@@ -130,7 +134,7 @@ def init_with(
             step=jnp.zeros((), jnp.int32),
             params=params,
             stats=stats,
-            opt_state=tx.init(params),
+            opt_state=tx.init(trained(params)),
             secret=rp_keys.fixed_secret(key),
         )
 
@@ -157,9 +161,13 @@ def predict_with(network: Network, inputs: Inputs, noisy: bool) -> Any:
     return predict
 
 
-def figures(logits: Array, batch: Batch) -> Info:
+def figures(
+    logits: Array,
+    batch: Batch,
+    loss: Callable[[Array, Array], Array] = cross_entropy,
+) -> Info:
     """Sums of a training batch, before the update: valid records, losses, hits."""
-    losses, hits = cross_entropy(logits, batch.labels), correct(logits, batch.labels)
+    losses, hits = loss(logits, batch.labels), correct(logits, batch.labels)
     return {
         "count": jnp.sum(batch.valid, dtype=jnp.float32),
         "loss": jnp.sum(losses * batch.valid),

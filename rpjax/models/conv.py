@@ -16,6 +16,7 @@ Same numbers, other costs:
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
@@ -35,12 +36,7 @@ def convolution(kind: Convolution) -> Callable[..., Array]:
     """The function to hand to ``nn.Conv(conv_general_dilated=...)``."""
     if kind == "auto":
         kind = "canonical" if jax.default_backend() == "cpu" else "xla"
-    hooks: dict[str, Callable[..., Array]] = {
-        "xla": lax.conv_general_dilated,
-        "canonical": canonical,
-        "im2col": im2col,
-    }
-    return hooks[kind]
+    return HOOKS[kind]
 
 
 def canonical(
@@ -194,6 +190,57 @@ def _patches(
     return jnp.concatenate(windows, -1)
 
 
+HOOKS: dict[str, Callable[..., Array]] = {
+    "xla": lax.conv_general_dilated,
+    "canonical": canonical,
+    "im2col": im2col,
+}
+
+
+def per_example_kernel(
+    x: Float[Array, "b n h w c"],
+    g: Float[Array, "b n oh ow o"],
+    window: tuple[int, ...],
+    strides: tuple[int, ...],
+    pads: Pads,
+) -> Float[Array, "b kh kw c o"]:
+    """Each record's gradient by the kernel, from input and output gradient, float32.
+
+    A record is `n` images that share one gradient. One batched matrix product for each
+    column of the kernel, with its rows side by side as im2col has them.
+    """
+    x = jnp.pad(x.astype(g.dtype), ((0, 0), (0, 0), *pads, (0, 0)))
+    (kh, kw), (sh, sw), (oh, ow) = window, strides, g.shape[2:4]
+
+    def column(j: int) -> Array:
+        across = x[:, :, :, j : j + (ow - 1) * sw + 1 : sw]
+        rows = [across[:, :, i : i + (oh - 1) * sh + 1 : sh] for i in range(kh)]
+        return jnp.einsum(
+            "bnhwk,bnhwo->bko",
+            *(jnp.concatenate(rows, -1), g),
+            preferred_element_type=jnp.float32,
+        )
+
+    columns = jnp.stack([column(j) for j in range(kw)], 1)
+    split = columns.reshape(len(g), kw, kh, x.shape[-1], g.shape[-1])
+    return split.transpose(0, 2, 1, 3, 4)
+
+
+@dataclass(frozen=True)
+class Reparametrised:
+    """A convolution whose kernel is first made from the stored one.
+
+    For ``nn.Conv(conv_general_dilated=...)``; `rpjax.gradients` looks into it.
+    """
+
+    convolution: Callable[..., Array]
+    transform: Callable[[Array], Array]
+
+    def __call__(self, lhs: Array, rhs: Array, *args: Any, **kwargs: Any) -> Array:
+        """`convolution` with the transformed kernel."""
+        return self.convolution(lhs, self.transform(rhs), *args, **kwargs)
+
+
 class StandardisedConv(nn.Module):
     """Convolution with weight standardisation, a learned gain and a bias.
 
@@ -210,10 +257,6 @@ class StandardisedConv(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow o"]:
         """Feature maps (b, h, w, c) to (b, oh, ow, features), padding SAME."""
-
-        def standardised(lhs: Array, rhs: Array, *args: Any, **kwargs: Any) -> Array:
-            return self.conv_general_dilated(lhs, standardise(rhs), *args, **kwargs)
-
         y = nn.Conv(
             self.features,
             self.kernel_size,
@@ -221,7 +264,7 @@ class StandardisedConv(nn.Module):
             use_bias=False,
             dtype=self.dtype,
             kernel_init=nn.initializers.variance_scaling(1.0, "fan_in", "normal"),
-            conv_general_dilated=standardised,
+            conv_general_dilated=Reparametrised(self.conv_general_dilated, standardise),
         )(x)
         gain = self.param("gain", nn.initializers.ones, (self.features,))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))

@@ -134,20 +134,41 @@ def _program(learner: Learner, trial: Trial, how: Implementation) -> Any:
 def candidates(learner: Learner, pixels: int) -> list[Implementation]:
     """The ways that are worth trying on this device, its default first."""
     on_cpu = jax.default_backend() == "cpu"
-    per_example = learner.mechanism.kind == "dpsgd"
-    convolutions: list[Any] = ["xla", "im2col"] if per_example else ["xla"]
-    if on_cpu:
-        convolutions = ["canonical", "im2col"]
-        if per_example or pixels <= SMALL_IMAGE:
-            convolutions.reverse()
     mappings: list[Any] = ["map"] if on_cpu else ["vmap", "map"]
     if not on_cpu and learner.members and learner.members[0] <= MOST_UNROLLED:
         mappings.append("unroll")
-    if "convolution" not in learner.open:
-        convolutions = [None]
     if "mapping" not in learner.open:
         mappings = [None]
-    return [Implementation(c, m) for m in mappings for c in convolutions]
+    ways = [
+        Implementation(
+            convolution if "convolution" in learner.open else None,
+            mapping,
+            engine if "engine" in learner.open else None,
+        )
+        for mapping in mappings
+        for convolution, engine in _computations(learner, on_cpu, pixels)
+    ]
+    return list(dict.fromkeys(ways))
+
+
+def _computations(
+    learner: Learner, on_cpu: bool, pixels: int
+) -> list[tuple[str, str | None]]:
+    """Pairs of convolution and engine."""
+    per_example = learner.mechanism.kind == "dpsgd"
+    plain = ["canonical", "im2col"] if on_cpu else ["xla"]
+    if on_cpu and pixels <= SMALL_IMAGE:
+        plain.reverse()
+    if "engine" in learner.open:
+        # vmapped gradients of kernels are grouped convolutions, or products of patches
+        pairs: list[tuple[str, str | None]] = [(way, "bookkeeping") for way in plain]
+        pairs.append(("im2col", "vmap"))
+        return pairs if on_cpu else [*pairs, ("xla", "vmap"), ("xla", "two_pass")]
+    if per_example:
+        plain = ["im2col", *(way for way in plain if way != "im2col")]
+        if not on_cpu:
+            plain.reverse()
+    return [(way, None) for way in plain]
 
 
 def _in_turns(trial: Trial, programs: list[Any], steps: int) -> list[float]:
