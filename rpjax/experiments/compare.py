@@ -6,6 +6,7 @@ before a file is written. Everything that a report shows is in the dictionary th
 `compare` returns.
 """
 
+import dataclasses
 import datetime
 import statistics
 import sys
@@ -166,7 +167,7 @@ def target(ready: Prepared, each: Plan, folder: RunFolder, console: Console) -> 
             **_training(ready, each),
         )
     told(run, console)
-    return converged(run, each)
+    return each.released(converged(run, each))
 
 
 def shadow_bank(
@@ -184,8 +185,8 @@ def shadow_bank(
             **_training(ready, each),
         )
     told(bank.run, console)
-    converged(bank.run, each)
-    return bank
+    released = each.released(converged(bank.run, each))
+    return dataclasses.replace(bank, run=released)
 
 
 def told(run: Run, console: Console) -> None:
@@ -224,7 +225,7 @@ def measured(ready: Prepared, each: Plan, run: Run) -> dict[str, Any]:
         "label": each.label,
         "description": each.description,
         "model": model_facts(ready.config, run),
-        "training": training_facts(run),
+        "training": training_facts(run) | {"average": each.average},
         "utility": utility(ready, run),
         "cost": cost_facts(run),
         "guarantee": run.guarantee(ready.config.dp.delta).as_dict(),
@@ -305,6 +306,7 @@ def training_facts(run: Run) -> dict[str, Any]:
         "epochs": run.epochs,
         "noise_multiplier": run.learner.mechanism.noise_multiplier,
         "clip_norm": run.learner.mechanism.clip_norm,
+        "clipping": run.learner.mechanism.clipping,
         "sampling": run.sampler.kind,
         "capacity": run.sampler.capacity,
         "batch_size": run.sampler.batch_size,
