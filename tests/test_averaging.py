@@ -10,7 +10,7 @@ from support import Dense, assert_close, assert_same, differ, records, start
 from rpjax import keys
 from rpjax.averaging import averaged, of_state, with_average
 from rpjax.errors import InputError
-from rpjax.learners import ensemble, supervised
+from rpjax.learners import dpsgd, ensemble, supervised
 from rpjax.training import fit
 
 DECAYS = (0.5, 0.99)
@@ -104,6 +104,26 @@ def test_an_averaged_run_of_members_has_each_members_average():
         assert differ(found.state.params, runs[-1].state.params)
         assert differ(found.answers(DATA), runs[-1].answers(DATA))
         assert found.guarantee().as_dict() == runs[-1].guarantee().as_dict()
+
+
+def test_an_averaged_run_leaves_frozen_parameters_alone():
+    learner = dpsgd(
+        Dense(),
+        TX,
+        clip_norm=1.0,
+        noise_multiplier=1.0,
+        batch_size=16,
+        trainable=("head",),
+        engine="vmap",
+    )
+    run = train(learner, 1)
+    first = start(learner, DATA, keys.root(4)).params
+    found = run.averaged(0.99).state.params
+    expected = jax.tree.map(lambda a, b: slow(a, [b], 0.99), first, run.state.params)
+    assert_close(found["head"], expected["head"], rtol=1e-5, atol=1e-6)
+    assert differ(found["head"], first["head"])
+    for name in ("widen", "narrow"):
+        assert_same(found[name], first[name])
 
 
 def test_averages_survive_a_checkpoint(tmp_path):

@@ -63,7 +63,7 @@ def another(hint, value):
     if origin is Literal:
         return next(a for a in args if a != value)
     if origin is tuple:
-        return tuple(reversed(value)) or (0.25, 0.5)
+        return tuple(reversed(value)) or (another(args[0], None),)
     if hint is bool:
         return not value
     if hint in (int, float):

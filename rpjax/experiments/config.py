@@ -159,6 +159,8 @@ class DPConfig:
     """Nesterov's; left out: the other methods'."""
     augmentation_multiplicity: Annotated[int, named(name="augmult")] = 1
     """Random views of each record whose mean gradient is clipped."""
+    trainable: tuple[str, ...] = ()
+    """Beginnings of the paths of the parameters to train, such as head; none: all."""
     averages: tuple[float, ...] = ()
     """Decays of the averages of the parameters that are kept, such as 0.99 0.999."""
     average: float | None = None

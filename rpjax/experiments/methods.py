@@ -197,6 +197,7 @@ def _dpsgd(
         clipping=dp.clipping,
         engine=dp.engine,
         augmentation_multiplicity=dp.augmentation_multiplicity,
+        trainable=dp.trainable or None,
         sampling=dp.sampling,
         noise=dp.noise_source,
     )
