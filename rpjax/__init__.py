@@ -21,12 +21,13 @@ from rpjax.data.augmentation import Augmentation
 from rpjax.errors import InputError
 from rpjax.learners import Inputs, Learner, dpsgd, ensemble, side_by_side, supervised
 from rpjax.perturbations import Additive, Multiplicative
-from rpjax.training import Query, Run, answers, fit, pmap, reporter
+from rpjax.training import Budget, Query, Run, answers, fit, pmap, reporter
 from rpjax.version import __version__
 
 __all__ = [
     "Additive",
     "Augmentation",
+    "Budget",
     "Dataset",
     "InputError",
     "Inputs",

@@ -1,6 +1,8 @@
 """A guarantee says what holds, for whom, and refuses to speak where a premise fails."""
 
+import functools
 import json
+import math
 
 import pytest
 
@@ -12,6 +14,7 @@ from rpjax.privacy import (
     gdp,
     no_guarantee,
     residual,
+    stated_epsilon,
 )
 
 SCHEMA = [
@@ -35,6 +38,7 @@ def feature(**changes):
     return feature_guarantee(**{**premises, **changes})
 
 
+@functools.cache
 def private(**changes):
     premises = {
         "noise_multiplier": 1.8,
@@ -47,10 +51,20 @@ def private(**changes):
     return dpsgd_guarantee(**{**premises, **changes})
 
 
+@functools.cache
+def shuffled(**changes):
+    """Epochs of eleven batches of 64; ten of them."""
+    run = {"sampling": "shuffled", "sampling_probability": 64 / 718, "capacity": 64}
+    return private(**{**run, "noise_multiplier": 12.0, "steps": 110, **changes})
+
+
 @pytest.mark.parametrize(
     "guarantee",
-    [no_guarantee("plain", "no noise"), feature(), feature(input_noise=0), private()],
-    ids=["none", "feature", "gamma alone", "dpsgd"],
+    [
+        *(no_guarantee("plain", "no noise"), feature(), feature(input_noise=0)),
+        *(private(), shuffled()),
+    ],
+    ids=["none", "feature", "gamma alone", "dpsgd", "shuffled"],
 )
 def test_every_guarantee_has_the_fields_of_the_schema_and_is_plain_json(guarantee):
     fields = guarantee.as_dict()
@@ -203,9 +217,8 @@ def test_members_of_a_private_ensemble_compose():
     ("broken", "named"),
     [
         ({"batch_norm": True}, "batch normalisation"),
-        ({"poisson_sampling": False}, "Poisson sampling"),
         ({"noise_multiplier": 0.0}, "noise multiplier is zero"),
-        ({"capacity": 80}, "exceed their capacity of 80"),
+        ({"noise_multiplier": 0.0, "sampling": "shuffled"}, "multiplier is zero"),
     ],
 )
 def test_a_failed_premise_of_dpsgd_leaves_no_number(broken, named):
@@ -214,12 +227,36 @@ def test_a_failed_premise_of_dpsgd_leaves_no_number(broken, named):
     assert named in found.statement
 
 
+def test_batches_that_are_cut_all_the_time_are_accounted_for_by_their_own_law():
+    found = private(capacity=80)
+    exact = dpsgd.Truncation(718, 80, "exact")
+    assert found.epsilon == dpsgd.epsilon(1.8, 0.09, 900, 1e-5, truncation=exact)
+    assert found.epsilon > 1.1 * private().epsilon
+    assert any("the law of cut batches" in text for text in found.assumptions)
+    assert not any("out of δ" in text for text in found.assumptions)
+    ceiling = dpsgd.tpr(0.01, 1.8, 0.09, 900, truncation=exact)
+    assert f"finds at most {100 * ceiling:.3g} %" in found.statement
+
+
 def test_an_alternative_without_a_finite_figure_is_named_instead():
-    found = private(capacity=132)
-    assert [other.adjacency for other in found.alternatives] == [
-        "add or remove one record"
-    ]
-    assert any("replace one record by another" in text for text in found.not_covered)
+    found = private(capacity=80)
+    (only,) = found.alternatives
+    assert only.adjacency == "replace one record by another"
+    assert any(
+        text.startswith("add or remove one record (RDP): batches overflow")
+        for text in found.not_covered
+    )
+
+
+def test_the_assumptions_say_which_accountant_paid_how_for_cut_batches():
+    """At 132 places privacy loss distributions change over, and Renyi cannot."""
+    mixed, folded = private(capacity=132), private()
+    (line,) = (text for text in mixed.assumptions if "132 places" in text)
+    assert line.endswith("(arXiv 2508.15089), and by RDP paid for out of δ")
+    (line,) = (text for text in folded.assumptions if "150 places" in text)
+    assert line.endswith("paid for out of δ")
+    assert "2508" not in line
+    assert mixed.epsilon == pytest.approx(folded.epsilon, rel=1e-3)
 
 
 def test_the_statement_gives_the_ceiling_of_every_membership_attack():
@@ -231,6 +268,72 @@ def test_the_statement_gives_the_ceiling_of_every_membership_attack():
 def test_a_delta_of_one_over_the_records_is_called_too_large():
     assert "publishes a record" in private(delta=0.01).statement
     assert "publishes a record" not in private().statement
+
+
+def test_shuffled_epochs_get_no_poisson_figure():
+    found = shuffled()
+    assert found.kind == "gdp"
+    assert found.mu == pytest.approx(math.sqrt(10) / 12.0)
+    assert found.epsilon == gdp.epsilon(1e-5, found.mu)
+    assert found.adjacency == "replace one record by nothing"
+    renyi, replaced, both = found.alternatives
+    assert (renyi.adjacency, renyi.accountant[:3]) == (found.adjacency, "RDP")
+    assert found.epsilon < renyi.epsilon < 1.15 * found.epsilon
+    assert replaced.adjacency == "replace one record by another"
+    assert replaced.epsilon == gdp.epsilon(1e-5, 2 * found.mu)
+    assert (both.adjacency, both.accountant[:3]) == (replaced.adjacency, "RDP")
+    poisson = private(noise_multiplier=12.0, steps=110, sampling_probability=64 / 718)
+    assert poisson.epsilon < 0.5 * found.epsilon, "it would look better"
+    figures = (found, *found.alternatives)
+    assert all(each.adjacency != poisson.adjacency for each in figures)
+    missing = " ".join(found.not_covered)
+    assert "adding or removing a record, which shifts all later batches" in missing
+    assert any("10 times" in text for text in found.assumptions)
+    assert not any("Poisson" in text for text in found.assumptions)
+    assert shuffled(members=4).mu == pytest.approx(2 * found.mu)
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ("flat", "is clipped to one norm before the sum"),
+        ("normalised", "norm is at most 1"),
+        ("automatic", "automatic clipping"),
+        ("per_layer", "a norm of its own"),
+        ("adaptive", "gradient and count together are one Gaussian mechanism"),
+    ],
+)
+def test_each_clipping_rule_has_its_words_and_no_rule_changes_a_figure(rule, said):
+    found = shuffled(clipping=rule)
+    (line,) = (text for text in found.assumptions if said in text)
+    assert line.startswith("Enforced by the library")
+    assert found.epsilon == shuffled().epsilon
+    assert ("clipping" in found.mechanism) == (rule != "flat")
+
+
+def test_a_rule_of_the_users_own_is_left_to_the_user():
+    (line,) = (t for t in shuffled(clipping="mine").assumptions if "rule mine" in t)
+    assert line.startswith("Left to the user")
+
+
+def test_the_source_of_the_noise_and_what_is_trained_are_said():
+    found = shuffled(noise_source="secure", trained="the head")
+    assert any("cryptographic generator" in text for text in found.assumptions)
+    assert "trained: the head" in found.mechanism
+    (line,) = (text for text in found.assumptions if "all but: the head" in text)
+    assert line.startswith("Left to the user")
+    assert line.endswith("never trained on the protected records")
+    usual = shuffled()
+    assert any("pseudo-random generator" in text for text in usual.assumptions)
+    assert "trained" not in usual.mechanism
+
+
+def test_the_epsilon_while_training_is_that_of_the_guarantee():
+    run = {"noise_multiplier": 1.8, "delta": 1e-5, "records": 718, "steps": 90}
+    poisson = {"sampling_probability": 0.09, "capacity": 80, "members": 2}
+    assert stated_epsilon(**run, **poisson) == private(**run, **poisson).epsilon
+    epochs = {"sampling_probability": 64 / 718, "capacity": 64, "sampling": "shuffled"}
+    assert stated_epsilon(**run, **epochs) == shuffled(**run).epsilon
 
 
 # --------------------------------------------------------------------------- the seed
@@ -249,7 +352,24 @@ def test_a_fixed_noise_seed_makes_the_run_a_reproduction(build):
 # ------------------------------------------------------------------------------- words
 
 
-@pytest.mark.parametrize("guarantee", [feature(), private(), feature(input_noise=0)])
+def test_the_figures_stand_side_by_side_in_a_table():
+    lines = str(shuffled()).splitlines()
+    head = next(n for n, line in enumerate(lines) if "ε at δ = 1e-05, by" in line)
+    assert lines[head].split()[-3:] == ["closed", "form", "RDP"]
+    found = shuffled()
+    renyi, replaced, both = (f"{other.epsilon:.4g}" for other in found.alternatives)
+    assert lines[head + 1].split()[-2:] == [f"{found.epsilon:.4g}", renyi]
+    assert lines[head + 2].split()[-2:] == [replaced, both]
+    assert "by nothing" in lines[head + 1]
+    assert "by another" in lines[head + 2]
+    gap = next(line for line in str(private()).splitlines() if "by another" in line)
+    assert gap.split()[-1] == "-", "by Renyi there is none under Poisson sampling"
+    assert "ε at δ" not in str(feature()), "one figure needs no table"
+
+
+@pytest.mark.parametrize(
+    "guarantee", [feature(), private(), shuffled(), feature(input_noise=0)]
+)
 def test_the_printed_form_carries_the_number_with_all_that_goes_with_it(guarantee):
     text = " ".join(str(guarantee).split()).replace("- ", "-")
     for part in (
@@ -276,6 +396,8 @@ def test_the_printed_form_carries_the_number_with_all_that_goes_with_it(guarante
         (lambda: private(noise_multiplier=-1.0), "noise_multiplier"),
         (lambda: private(members=0), "members"),
         (lambda: private(records=0), "records"),
+        (lambda: private(sampling_probability=1.5), "sampling_probability"),
+        (lambda: shuffled(capacity=0), "capacity"),
     ],
 )
 def test_values_outside_their_range_are_refused(call, field):

@@ -13,6 +13,7 @@ from tiny_experiment import FLAGS, SIZE, experiment, rpjax
 
 from rpjax.cli import COMMANDS
 from rpjax.experiments import config, read_config
+from rpjax.privacy import dpsgd
 from rpjax.version import __version__
 
 pytest_plugins = ["tiny_experiment"]
@@ -421,6 +422,28 @@ def test_account_needs_no_data_where_the_records_are_counted(monkeypatch):
     assert refused(rpjax("account", "--records", 9)).startswith("batch_size is 128")
     message = refused(rpjax("account", *words, "--epochs", "inf"))
     assert message.startswith("training.epochs is inf")
+
+
+def test_account_puts_the_figures_of_dpsgd_side_by_side():
+    words = ["--records", 6000, "--shape", 28, 28, 1, "--data", "mnist"]
+    words += ["--methods", "dpsgd", "--noise-multiplier", 3]
+    said = rpjax("account", *words)
+    assert said.code == 0, said.err
+    lines = said.out.splitlines()
+    head = next(n for n, line in enumerate(lines) if line.strip().startswith("ε at δ"))
+    assert lines[head].split()[-2:] == ["PLD", "RDP"]
+    # 8 epochs of batches of 256
+    q, steps = 256 / 6000, round(8 * 6000 / 256)
+    figures = [dpsgd.epsilon(3.0, q, steps, 1e-5, name) for name in ("pld", "rdp")]
+    shown = list(map(float, lines[head + 1].split()[-2:]))
+    assert shown == pytest.approx(figures, rel=2e-4)
+    assert lines[head + 1].strip().startswith("add or remove one record")
+    swapped = dpsgd.epsilon(3.0, q, steps, 1e-5, adjacency="replace_one")
+    shown, none = lines[head + 2].split()[-2:]
+    assert float(shown) == pytest.approx(swapped, rel=2e-4)
+    assert none == "-"
+    # the statement in prose is above them
+    assert any("Adding or removing any one training record" in x for x in lines[:head])
 
 
 # ---------------------------------------------------------------------- as a process

@@ -13,13 +13,13 @@ from rpjax import report
 from rpjax.attacks import ATTACKS
 from rpjax.errors import InputError
 from rpjax.experiments import ExperimentConfig, config, prepare
-from rpjax.experiments.compare import converged, relative
+from rpjax.experiments.compare import converged, relative, training_options
 from rpjax.experiments.methods import plan
 from rpjax.learners import supervised
 from rpjax.privacy import dpsgd as accounting
 from rpjax.privacy import gdp
 from rpjax.privacy.residual import box_diameter
-from rpjax.training import fit
+from rpjax.training import Budget, fit
 from rpjax.training.loop import sampler_for
 
 pytest_plugins = ["tiny_experiment"]
@@ -213,6 +213,21 @@ def test_dpsgd_states_the_accountant_s_epsilon_for_what_was_done(compared, setti
     assert f"σ = {sigma:.4g}, sampling probability q = 0.125" in stated["mechanism"]
     assert f"{DP_STEPS} steps" in stated["mechanism"]
     assert stated["adjacency"] == "add or remove one record"
+
+
+def test_the_epsilon_to_stop_at_reaches_dpsgd_alone_and_shortens_its_guarantee():
+    limit = config.DPConfig(noise_multiplier=1.0, stop_at_epsilon=8.0, delta=1e-4)
+    ready = prepare(ExperimentConfig(methods=("plain", "dpsgd"), dp=limit))
+    plain, private = ready.plans
+    assert training_options(ready, plain)["budget"] is None
+    assert training_options(ready, private)["budget"] == Budget(8.0, 1e-4)
+    proved = private.guarantee(ready.dataset.shape)
+    assert 7.8 < proved.epsilon <= 8.0
+    assert proved.delta == 1e-4
+    free = plan(put(ready.config, dp={"stop_at_epsilon": None}), "dpsgd", 10, 718)
+    assert free.guarantee(ready.dataset.shape).epsilon > 12.0
+    with pytest.raises(InputError, match=r"^dp.stop_at_epsilon is -1"):
+        prepare(ExperimentConfig(dp=config.DPConfig(stop_at_epsilon=-1.0)))
 
 
 def test_noise_in_the_blocks_alone_guarantees_nothing(compared):

@@ -1,6 +1,8 @@
 """The loop and what it leaves: repeatable, resumable, compiled once, accounted for."""
 
+import math
 import shutil
+from dataclasses import replace
 
 import jax
 import jax.monitoring
@@ -13,13 +15,16 @@ from support import Dense, assert_close, assert_same, batch_of, differ, records,
 
 from rpjax import keys
 from rpjax.errors import InputError
+from rpjax.experiments.compare import training_facts
 from rpjax.intervals import clopper_pearson
 from rpjax.learners import Inputs, dpsgd, ensemble, side_by_side, supervised
 from rpjax.perturbations import Additive, Multiplicative
 from rpjax.privacy import dpsgd as accounting
-from rpjax.privacy import residual
-from rpjax.training import Query, answers, fit, reporter
+from rpjax.privacy import gdp, residual
+from rpjax.training import Budget, Query, answers, fit, reporter
 from rpjax.training import run as run_module
+from rpjax.training.budget import Meter
+from rpjax.training.loop import sampler_for
 from rpjax.training.progress import Lines
 
 TX = optax.sgd(0.2, momentum=0.9)
@@ -247,6 +252,140 @@ def test_a_step_is_traced_once_however_long_the_training(small):
     assert traces[0] == traces[1]
 
 
+# ----------------------------------------------------------------------------- budget
+
+
+@pytest.fixture(scope="module")
+def stopped(small, private_run):
+    """Asked for 100 steps, with a budget that just allows 40."""
+    budget = Budget(private_run.guarantee(1e-3).epsilon + 1e-6, delta=1e-3)
+    report = Told()
+    run = fit(
+        *(PRIVATE, small),
+        **{"batch_size": 4, "steps": 100, "seed": 3, "noise_seed": "fixed"},
+        **{"budget": budget, "report": report},
+    )
+    return run, report
+
+
+class Told:
+    """A reporter that remembers."""
+
+    def __init__(self):
+        self.advances, self.lines = [], []
+
+    def advance(self, done, total, examples, info):
+        self.advances.append((done, total, info))
+
+    def say(self, line):
+        self.lines.append(line)
+
+
+def test_a_training_stops_before_the_step_that_would_exceed_its_budget(
+    stopped, private_run
+):
+    run, report = stopped
+    assert run.stopped_at_budget
+    assert run.state.step == run.steps == 40
+    limit = run.budget.epsilon
+    assert run.guarantee(1e-3).epsilon <= limit
+    assert replace(run, steps=41).guarantee(1e-3).epsilon > limit
+    (line,) = report.lines
+    assert line.startswith("stopped after step 40 of 100: ε = ")
+    assert line.endswith(f" at δ = 0.001, and one more exceeds {limit:g}")
+    # and is otherwise the training of so many steps
+    assert_same(run.state, private_run.state)
+    assert not private_run.stopped_at_budget
+    assert "epsilon" not in private_run.history
+    assert training_facts(run)["budget"] == {"epsilon": limit, "delta": 1e-3}
+    assert training_facts(run)["stopped_at_budget"]
+
+
+def test_progress_and_history_show_what_is_spent(stopped):
+    run, report = stopped
+    spent = [info["epsilon"] for _, _, info in report.advances]
+    assert spent == sorted(spent)
+    assert report.advances[-1][:2] == (run.steps, run.steps)
+    exact = [
+        replace(run, steps=int(step)).guarantee(1e-3).epsilon
+        for step in run.history["step"]
+    ]
+    shown = run.history["epsilon"]
+    assert shown[-1] == exact[-1] == spent[-1]
+    for bound, true in zip(shown, exact, strict=True):
+        assert bound == true, "of few blocks each one is exact"
+
+
+def test_a_budget_that_is_large_enough_is_no_limit():
+    meter = Meter(Budget(12.0), lambda steps: 0.3 * steps, asked=40)
+    assert (meter.steps, meter.verdict()) == (40, None)
+    meter = Meter(Budget(12.0), lambda steps: 0.3 * steps, asked=41)
+    assert meter.steps == 40
+    assert meter.verdict().startswith("stopped after step 40 of 41: ε = 12 ")
+
+
+def test_a_long_training_asks_its_accountant_a_few_times_for_each_doubling():
+    asked = []
+    meter = Meter(Budget(1e9), lambda n: asked.append(n) or n, 50_001, block=32)
+    steps = np.arange(1, 50_002, 7)
+    spent = np.array([meter.so_far(int(n)) for n in steps])
+    # 1563 blocks: below 32 each one, and six doublings
+    assert len(asked) <= 32 + 6 * 16
+    assert (spent >= steps).all()
+    assert (spent <= (steps + 31) * 17 / 16).all()
+    ends = [32 * n for n in range(1, 33)]
+    assert [meter.so_far(end) for end in ends] == ends
+    assert meter.so_far(50_001) == 50_001
+
+
+def test_a_resumed_training_counts_its_budget_from_the_first_step(
+    small, tmp_path, stopped
+):
+    whole, _ = stopped
+    options = {"batch_size": 4, "seed": 3, "noise_seed": "fixed"}
+    options["checkpoints"] = tmp_path
+    fit(PRIVATE, small, steps=32, **options)  # without a budget
+    run = fit(PRIVATE, small, steps=100, budget=whole.budget, **options)
+    assert run.steps == whole.steps == 40
+    assert_same(run.state, whole.state)
+    assert run.history == whole.history
+    tight = Budget(5.0, 1e-3)
+    with pytest.raises(InputError, match=r"^budget is ε = 5 at .*has taken 40"):
+        fit(PRIVATE, small, steps=100, budget=tight, **options)
+
+
+def test_a_budget_holds_for_input_noise_too(small):
+    """Six steps of four an epoch, mu = 12 sqrt(E) / 30."""
+    learner = supervised(Dense(), TX, Inputs(noise=30.0))
+    run = fit(learner, small, batch_size=4, steps=100, budget=Budget(3.0))
+    epochs = math.floor((gdp.mu_from(3.0, 1e-5) * 30 / 12) ** 2)
+    assert run.steps == 4 * epochs
+    assert run.guarantee().epsilon <= 3.0
+
+
+def test_a_member_more_leaves_fewer_steps_to_a_budget(small):
+    """Found without a step of training."""
+    steps = []
+    for members in (1, 2):
+        learner = ensemble(PRIVATE, members) if members > 1 else PRIVATE
+        sampler = sampler_for(learner, 16, 4)
+        spent = run_module.spending(learner, sampler, (6, 6, 1), 1e-3)
+        steps.append(Meter(Budget(10.0, 1e-3), spent, 100).steps)
+    assert steps[1] == steps[0] // 2
+
+
+def test_budgets_that_cannot_be_kept_are_refused(small):
+    options = {"batch_size": 4, "steps": 10}
+    with pytest.raises(InputError, match=r"^budget is ε = 0.01 .*single step spends"):
+        fit(PRIVATE, small, **options, budget=Budget(0.01))
+    with pytest.raises(InputError, match=r"^budget needs a training that guarantees"):
+        fit(PLAIN, small, **options, budget=Budget(8.0))
+    with pytest.raises(InputError, match=r"^budget.epsilon is 0"):
+        Budget(0.0)
+    with pytest.raises(InputError, match=r"^budget.delta is 1"):
+        Budget(1.0, 1.0)
+
+
 # ------------------------------------------------------------------------- resumption
 
 
@@ -412,10 +551,33 @@ def test_the_guarantee_of_dpsgd_is_its_accountants(private_run, asked):
         "records": 16,
         "capacity": private_run.sampler.capacity,
         "members": 1,
-        "poisson_sampling": True,
+        "sampling": "poisson",
+        "clipping": "flat",
+        "noise_source": "threefry",
+        "trained": None,
         "batch_norm": False,
         "noise_seed": "fixed",
     }
+
+
+def test_dpsgd_in_shuffled_epochs_is_accounted_for_as_what_it_is(small, asked):
+    """And by what the sampler did, not by what the learner says of itself."""
+    facts = replace(
+        PRIVATE.mechanism,
+        **{"sampling": "shuffled", "clipping": "automatic", "trained": "the head"},
+        noise_source="secure",
+    )
+    learner = PRIVATE._replace(mechanism=facts, using=None)
+    run = fit(learner, small, batch_size=4, steps=6, noise_seed="fixed")
+    assert run.sampler.kind == "shuffled"
+    proved = run.guarantee()
+    ((_, options),) = asked
+    words = ("sampling", "clipping", "noise_source", "trained", "capacity")
+    assert [options[name] for name in words] == [
+        *("shuffled", "automatic", "secure", "the head", 4)
+    ]
+    # six steps of four an epoch: a record enters two at most
+    assert proved.mu == pytest.approx(math.sqrt(2) / 1.0)
 
 
 def test_the_guarantee_of_dpsgd_is_finite_and_near_that_without_overflow(private_run):

@@ -304,7 +304,8 @@ def _account(options: Account, console: Console) -> None:
         )
     for label, proved in [(each.label, each.guarantee(shape)) for each in plans]:
         console.print(label, style="bold")
-        console.print(str(proved), highlight=False)
+        # its lines are broken already, and a table's must not be
+        console.print(str(proved), highlight=False, soft_wrap=True)
         console.print()
 
 

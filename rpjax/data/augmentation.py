@@ -23,8 +23,9 @@ class Augmentation:
     crop: pad by so many pixels on each side, then cut out a random window of the
         original size; 0 leaves the image where it is.
     flip: mirror left and right with probability one half (not for digits).
-    padding: what lies outside: "zeros", or "symmetric", the image mirrored with its
-        outermost row (De et al., arXiv 2204.13650).
+    padding: what lies outside: "zeros", which is mid-grey where pixels were mapped to
+        [-1, 1]; or "symmetric", the image mirrored with its outermost row (De et al.,
+        arXiv 2204.13650).
     """
 
     crop: int = 0

@@ -23,6 +23,7 @@ RANGES: dict[str, Range] = {
     "dp.steps": (1, math.inf),
     "dp.momentum": (0, 1),
     "dp.augmentation_multiplicity": (1, math.inf),
+    "dp.stop_at_epsilon": (0, math.inf),
     "attack.draws": (1, math.inf),
 }
 FINITE = (

@@ -164,7 +164,7 @@ def target(ready: Prepared, each: Plan, folder: RunFolder, console: Console) -> 
             lists=ready.training_positions,
             report=report,
             checkpoints=folder.checkpoints(each.name),
-            **_training(ready, each),
+            **training_options(ready, each),
         )
     told(run, console)
     return each.released(converged(run, each))
@@ -182,7 +182,7 @@ def shadow_bank(
             ready.design,
             report=report,
             checkpoints=folder.checkpoints(f"{each.name}-{count}-shadows"),
-            **_training(ready, each),
+            **training_options(ready, each),
         )
     told(bank.run, console)
     released = each.released(converged(bank.run, each))
@@ -207,12 +207,14 @@ def converged(run: Run, each: Plan) -> Run:
     )
 
 
-def _training(ready: Prepared, each: Plan) -> dict[str, Any]:
+def training_options(ready: Prepared, each: Plan) -> dict[str, Any]:
+    """What `fit` takes for a method, for its target and its shadow models."""
     return {
         "batch_size": each.batch_size,
         "steps": each.steps,
         "seed": ready.config.seed,
         "noise_seed": ready.config.training.noise_seed,
+        "budget": each.budget,
         "devices": ready.config.training.devices,
         "workers": ready.config.data.workers,
     }
@@ -310,6 +312,8 @@ def training_facts(run: Run) -> dict[str, Any]:
         "sampling": run.sampler.kind,
         "capacity": run.sampler.capacity,
         "batch_size": run.sampler.batch_size,
+        "budget": None if run.budget is None else dataclasses.asdict(run.budget),
+        "stopped_at_budget": run.stopped_at_budget,
         "seconds": run.cost.train_seconds,
         "compile_seconds": run.cost.compile_seconds,
         "history": run.history,

@@ -134,7 +134,7 @@ class DPConfig:
     """How DP-SGD is trained."""
 
     epsilon: float = 8.0
-    """Privacy target, for adding or removing one record."""
+    """Privacy target, for adding or removing one record (shuffled: emptying one)."""
     delta: float = 1e-5
     """Privacy target; also where residual perturbation's epsilon is stated."""
     clip_norm: float = 1.0
@@ -143,6 +143,8 @@ class DPConfig:
     """normalised: divided by the clip norm, so that it does not set the step's size."""
     noise_multiplier: float | None = None
     """Noise over clip norm; left out, it is found from epsilon and delta."""
+    stop_at_epsilon: float | None = None
+    """Stop before the step that would exceed this epsilon at delta."""
     epochs: Annotated[float | None, named(name="dp-epochs")] = None
     """Passes over the training records, on average."""
     steps: Annotated[int | None, named(name="dp-steps")] = None

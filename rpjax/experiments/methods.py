@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from rpjax.averaging import averaged
+from rpjax.batches import poisson_slots
 from rpjax.data.augmentation import Augmentation
 from rpjax.errors import InputError
 from rpjax.experiments.config import METHODS, DPConfig, ExperimentConfig, Method
@@ -15,8 +16,10 @@ from rpjax.models import resnet, wide_resnet
 from rpjax.perturbations import Additive, Multiplicative, Perturbation
 from rpjax.privacy import Guarantee
 from rpjax.privacy import dpsgd as accounting
-from rpjax.training import Run, guarantee
-from rpjax.training.loop import poisson_slots, sampler_for, step_count
+from rpjax.training import Budget, Run, guarantee
+from rpjax.training.budget import Meter
+from rpjax.training.loop import sampler_for, step_count
+from rpjax.training.run import spending
 
 
 @dataclass(frozen=True)
@@ -44,14 +47,22 @@ class Plan:
         """What of a run by this plan is evaluated and attacked."""
         return run if self.average is None else run.averaged(self.average)
 
+    @property
+    def budget(self) -> Budget | None:
+        """The epsilon at which DP-SGD has to stop, if it has one."""
+        limit, delta = self.config.dp.stop_at_epsilon, self.config.dp.delta
+        return None if limit is None or self.name != "dpsgd" else Budget(limit, delta)
+
     def guarantee(self, shape: tuple[int, int, int]) -> Guarantee:
         """What training by this plan proves."""
         training, delta = self.config.training, self.config.dp.delta
+        sampler = sampler_for(self.learner, self.records, self.batch_size)
+        steps = self.steps
+        if self.budget is not None:
+            spent = spending(self.learner, sampler, shape, delta)
+            steps = Meter(self.budget, spent, steps).steps
         return guarantee(
-            self.learner,
-            sampler_for(self.learner, self.records, self.batch_size),
-            self.steps,
-            shape,
+            *(self.learner, sampler, steps, shape),
             delta=delta,
             noise_seed=training.noise_seed,
         )
@@ -219,16 +230,14 @@ def _noise_multiplier(dp: DPConfig, records: int, steps: int) -> float:
     assert dp.batch_size is not None
     if dp.noise_multiplier is not None:
         return dp.noise_multiplier
+    run = (dp.epsilon, dp.delta, dp.batch_size / records, steps)
+    if dp.sampling == "shuffled":
+        return accounting.noise_multiplier_for(
+            *run, adjacency="zero_out", sampling="shuffled"
+        )
+    slots = poisson_slots(records, dp.batch_size)
     return accounting.noise_multiplier_for(
-        dp.epsilon,
-        dp.delta,
-        dp.batch_size / records,
-        steps,
-        overflow_probability=accounting.overflow_probability(
-            records + 1,
-            dp.batch_size / records,
-            poisson_slots(records, dp.batch_size),
-        ),
+        *run, truncation=accounting.Truncation(records, slots)
     )
 
 

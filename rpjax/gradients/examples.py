@@ -124,10 +124,17 @@ def zeros(shape: Any, given: PyTree) -> Array:
     made = jnp.zeros(shape.shape, shape.dtype)
     axes: set[str] = set()
     for leaf in jax.tree.leaves(given):
-        axes |= getattr(jax.typeof(leaf), "vma", frozenset())
+        axes |= _varying(jax.typeof(leaf))
     if not axes:
         return made
     names = tuple(sorted(axes))
     if hasattr(jax.lax, "pcast"):
         return jax.lax.pcast(made, names, to="varying")
     return jax.lax.pvary(made, names)  # jax < 0.9
+
+
+def _varying(kind: Any) -> frozenset[str]:
+    """The mesh axes over which an array of this type varies."""
+    if hasattr(kind, "manual_axis_type"):
+        return frozenset(kind.manual_axis_type.varying)
+    return frozenset(getattr(kind, "vma", ()))  # older jax

@@ -12,10 +12,10 @@ from typing import Any, Literal, get_args
 import jax
 import jax.numpy as jnp
 import optax
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array
 
 from rpjax import keys as rp_keys
+from rpjax import noise as rp_noise
 from rpjax.annotations import PRNGKey, PyTree
 from rpjax.errors import InputError
 from rpjax.gradients import Adaptive, Clipping, Rule, clipped_sum
@@ -34,10 +34,10 @@ from rpjax.learners.supervised import (
     means,
     predict_with,
 )
+from rpjax.noise import Source as NoiseSource
 
 Engine = Literal["auto", "vmap", "two_pass", "bookkeeping"]
 Sampling = Literal["poisson", "shuffled"]
-NoiseSource = Literal["threefry", "secure"]
 Losses = Callable[[Array, Array], Array]
 
 
@@ -314,7 +314,9 @@ def _released(
     sigma, size = settings.noise_multiplier, settings.batch_size
     if not isinstance(rule, Adaptive):
         scale = sigma * rule.sensitivity()
-        return noised(total, state.secret, state.step, scale, size), state.stats
+        source = settings.noise
+        noisy = noised(total, state.secret, state.step, scale, size, source)
+        return noisy, state.stats
     return _released_with_count(settings, rule, state, total, sums["below"])
 
 
@@ -330,19 +332,24 @@ def _released_with_count(
         count = rule.count_noise(size)
         # in units of their noise the two are one vector, and get one draw
         scaled = (jax.tree.map(lambda t: t / own, total), below / count)
-        noisy, noisy_below = noised(scaled, state.secret, state.step, 1.0, 1)
+        draw = (state.secret, state.step, 1.0, 1, settings.noise)
+        noisy, noisy_below = noised(scaled, *draw)
         gradient = jax.tree.map(lambda t: t * own / size, noisy)
         below = noisy_below * count
     return gradient, {"clip_norm": rule.moved(norm, below, size)}
 
 
 def noised(
-    total: PyTree, secret: Array, step: Array, scale: Any, batch_size: int
+    total: PyTree,
+    secret: Array,
+    step: Array,
+    scale: Any,
+    batch_size: int,
+    source: NoiseSource = "threefry",
 ) -> PyTree:
     """``(total + scale n) / batch_size`` with standard normal n of this step."""
-    flat, unravel = ravel_pytree(total)
-    noise = rp_keys.secret_normal(secret, step, flat.size)
-    return unravel((flat + scale * noise) / batch_size)
+    noisy = rp_noise.noised(total, secret, step, scale, source)
+    return jax.tree.map(lambda leaf: leaf / batch_size, noisy)
 
 
 def _batch_norm(what: str) -> InputError:

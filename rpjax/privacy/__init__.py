@@ -1,13 +1,9 @@
 """What is proved: accountants, closed forms and guarantees, float64 on the host."""
 
 from rpjax.privacy import dpsgd, gdp, residual
-from rpjax.privacy.certificate import (
-    Alternative,
-    Guarantee,
-    dpsgd_guarantee,
-    feature_guarantee,
-    no_guarantee,
-)
+from rpjax.privacy.certificate import Alternative, Guarantee, no_guarantee
+from rpjax.privacy.dpsgd_certificate import dpsgd_guarantee, stated_epsilon
+from rpjax.privacy.feature_certificate import feature_guarantee
 
 __all__ = [
     "Alternative",
@@ -18,4 +14,5 @@ __all__ = [
     "gdp",
     "no_guarantee",
     "residual",
+    "stated_epsilon",
 ]

@@ -1,5 +1,6 @@
 """Training and asking: the one loop, evaluation, checkpoints and devices."""
 
+from rpjax.training.budget import Budget
 from rpjax.training.evaluation import Query, answers
 from rpjax.training.loop import fit
 from rpjax.training.pmap import pmap
@@ -7,6 +8,7 @@ from rpjax.training.progress import counter, reporter
 from rpjax.training.run import Cost, Run, guarantee
 
 __all__ = [
+    "Budget",
     "Cost",
     "Query",
     "Run",

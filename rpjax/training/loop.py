@@ -20,26 +20,24 @@ from jaxtyping import Int
 
 from rpjax import distributed
 from rpjax import keys as rp_keys
+from rpjax.batches import poisson_slots
 from rpjax.data.records import Records
 from rpjax.data.sampling import Sampler, poisson, shuffled
 from rpjax.data.stored import StoredRecords
 from rpjax.errors import InputError, Preempted
 from rpjax.learners import Learner
-from rpjax.privacy import dpsgd as accounting
+from rpjax.training.budget import Budget, Meter
 from rpjax.training.checkpoints import Checkpoints
 from rpjax.training.clock import Clock
 from rpjax.training.devices import Devices, layout
 from rpjax.training.feeds import Resident
 from rpjax.training.history import Log
 from rpjax.training.preemption import Notice, agreed
-from rpjax.training.progress import Reporter, Silent
-from rpjax.training.run import Run
+from rpjax.training.progress import Reporter, Silent, Speaker
+from rpjax.training.run import Run, spending
 from rpjax.training.streamed import Streamed
 
 NoiseSeed = Literal["secret", "fixed"]
-
-# most that one Poisson batch may outgrow its slots; it is paid for out of delta
-OVERFLOW = 1e-20
 
 
 def fit(
@@ -54,6 +52,7 @@ def fit(
     lists: Int[np.ndarray, "... n"] | None = None,
     devices: Devices = None,
     workers: int = 0,
+    budget: Budget | None = None,
     report: Reporter | None = None,
     checkpoints: Path | None = None,
     checkpoint_seconds: float = 60.0,
@@ -72,6 +71,9 @@ def fit(
         (`rpjax.training.devices.layout`); None is one, or all of several processes.
     workers: processes that decode stored records; 0 is threads of this process. With
         them, a script must do its work under ``if __name__ == "__main__":``.
+    budget: an epsilon that the training's guarantee must not exceed, counted from its
+        first step: it stops before the step that would, and says so. The progress and
+        the history then show what is spent.
     checkpoints: a folder in which to save now and then, and from which to go on. With
         it, SIGTERM to any process ends the training with what it has saved.
     checkpoint_seconds: how long to train between two of them.
@@ -88,6 +90,11 @@ def fit(
     table = _table(lists, len(records), learner.members)
     sampler = sampler_for(learner, table.shape[-1], batch_size)
     steps = step_count(sampler, steps, epochs)
+    meter = None
+    if budget is not None:
+        spent = spending(learner, sampler, records.shape, budget.delta)
+        meter = Meter(budget, spent, steps, sampler.block)
+        steps = meter.steps
     where = layout(devices, learner.members, split_slots(sampler))
     clock = Clock()
 
@@ -111,9 +118,13 @@ def fit(
         facts = _ledger(learner, sampler, records) | facts
         keeper = Checkpoints(checkpoints, facts, checkpoint_seconds)
     try:
-        if keeper and (saved := keeper.restore(state, steps)):
+        # with a budget, the meter says why there are fewer steps
+        most = meter.asked if meter else steps
+        if keeper and (saved := keeper.restore(state, most)):
             state, log, how = saved
         done = int(np.asarray(where.fetch(state.step)).flat[0])
+        if meter:
+            meter.refuse(done)
         if done < steps:  # a run that is only picked up again needs no program
             choice = feed.compile(state, steps - done, how)
             how = choice.how
@@ -137,7 +148,10 @@ def fit(
                 clock.ran(count, time.perf_counter() - began)
                 done += count
                 records_seen = math.prod(learner.members) * batch_size * count
-                report.advance(done, steps, records_seen, log.add(infos))
+                info = log.add(infos)
+                if meter:
+                    info["epsilon"] = meter.so_far(done)
+                report.advance(done, steps, records_seen, info)
                 if start + count == sampler.block:
                     log.close(done, done * batch_size / sampler.records)
         if keeper:
@@ -153,10 +167,12 @@ def fit(
         state = jax.tree.map(jnp.asarray, where.fetch(state))
     if how is not None:
         learner = learner.computed(how)
+    if meter and (verdict := meter.verdict()) and isinstance(report, Speaker):
+        report.say(verdict)
     return Run(
         learner=learner,
         state=state,
-        history=log.history,
+        history=log.history | (meter.column(log.history) if meter else {}),
         sampler=sampler,
         steps=steps,
         seed=seed,
@@ -167,11 +183,13 @@ def fit(
         stopwatch=feed.stopwatch(state),
         devices=devices,
         choice=choice,
+        budget=budget,
+        stopped_at_budget=meter is not None and meter.steps < meter.asked,
     )
 
 
 def sampler_for(learner: Learner, records: int, batch_size: int) -> Sampler:
-    """Poisson batches for DP-SGD, in slots enough; shuffled epochs for the others."""
+    """Poisson batches for DP-SGD, in slots enough; shuffled epochs for all others."""
     if learner.mechanism.kind != "dpsgd":
         return shuffled(records, batch_size)
     if learner.mechanism.batch_size != batch_size:
@@ -184,14 +202,9 @@ def sampler_for(learner: Learner, records: int, batch_size: int) -> Sampler:
             f"batch_size is {batch_size}; it must lie between 1 and the number of "
             f"training records = {records}"
         )
+    if learner.mechanism.sampling == "shuffled":
+        return shuffled(records, batch_size)
     return poisson(records, batch_size, poisson_slots(records, batch_size))
-
-
-def poisson_slots(records: int, batch_size: int) -> int:
-    """Slots that a Poisson batch outgrows with probability `OVERFLOW` at most."""
-    # one record more, so that the overflow is bounded for either neighbour
-    slots = accounting.capacity(records + 1, batch_size / records, OVERFLOW)
-    return -(-slots // 8) * 8
 
 
 def step_count(sampler: Sampler, steps: int | None, epochs: float | None) -> int:

@@ -27,6 +27,15 @@ class Reporter(Protocol):
         ...
 
 
+@runtime_checkable
+class Speaker(Protocol):
+    """What a reporter may do besides: say a line."""
+
+    def say(self, line: str) -> None:
+        """`line` stands on its own, between the figures."""
+        ...
+
+
 class Silent:
     """Says nothing."""
 
@@ -40,7 +49,7 @@ class Bar:
     """A rich bar with loss, accuracy, examples per second and time left."""
 
     def __init__(self, progress: Progress, name: str) -> None:
-        self.progress, self.speed = progress, Speed()
+        self.progress, self.name, self.speed = progress, name.strip(), Speed()
         self.task = progress.add_task(name, total=None, note="compiling")
 
     def advance(
@@ -49,6 +58,10 @@ class Bar:
         """Move the bar."""
         note = described(info, self.speed(examples))
         self.progress.update(self.task, completed=done, total=total, note=note)
+
+    def say(self, line: str) -> None:
+        """Print above the bar."""
+        self.progress.console.print(f"{self.name}: {line}", highlight=False)
 
 
 class Lines:
@@ -74,6 +87,10 @@ class Lines:
             line += f", {seconds / steps * (total - done):.0f} s left"
         print(line, flush=True)
 
+    def say(self, line: str) -> None:
+        """Print."""
+        print(f"{self.name}: {line}", flush=True)
+
 
 class Speed:
     """Examples per second, smoothed over the last calls."""
@@ -91,8 +108,14 @@ class Speed:
 
 
 def described(info: dict[str, float], rate: float) -> str:
-    """One short line of figures."""
+    """One short line of figures.
+
+    >>> described({"loss": 0.25, "accuracy": 0.9, "epsilon": 1.234}, rate=5000.0)
+    'loss 0.250, accuracy 90.0%, ε 1.23, 5,000 examples/s'
+    """
     parts = [f"loss {info['loss']:.3f}", f"accuracy {info['accuracy']:.1%}"]
+    if "epsilon" in info:
+        parts += [f"ε {info['epsilon']:.3g}"]
     return ", ".join([*parts, f"{rate:,.0f} examples/s"])
 
 

@@ -10,10 +10,12 @@ from rpjax import intervals
 from rpjax.averaging import with_average
 from rpjax.data.records import Records
 from rpjax.data.sampling import Sampler
+from rpjax.errors import InputError
 from rpjax.learners import Learner, State
 from rpjax.perturbations import Additive, Multiplicative
-from rpjax.privacy import Guarantee, dpsgd_guarantee, feature_guarantee
+from rpjax.privacy import Guarantee, dpsgd_guarantee, feature_guarantee, stated_epsilon
 from rpjax.privacy.residual import box_diameter
+from rpjax.training.budget import Budget
 from rpjax.training.devices import Devices
 from rpjax.training.evaluation import Query, answers
 from rpjax.training.history import History
@@ -45,6 +47,7 @@ class Run:
         None for a run that was only picked up again.
     devices: what it was trained on, and what answers its queries.
     choice: how it was computed, and why; None for a run that was only picked up again.
+    budget: that it was given; stopped_at_budget: whether it took fewer steps for it.
     """
 
     learner: Learner
@@ -60,6 +63,8 @@ class Run:
     stopwatch: Callable[[int], float] | None = None
     devices: Devices = None
     choice: Choice | None = None
+    budget: Budget | None = None
+    stopped_at_budget: bool = False
 
     @property
     def epochs(self) -> float:
@@ -113,16 +118,13 @@ def guarantee(
     """The guarantee of training `learner` for `steps` steps, trained already or not."""
     facts = learner.mechanism
     if facts.kind == "dpsgd":
-        assert facts.noise_multiplier is not None
         return dpsgd_guarantee(
-            noise_multiplier=facts.noise_multiplier,
-            sampling_probability=sampler.batch_size / sampler.records,
+            **_accounted(learner, sampler),
             steps=steps,
             delta=delta,
-            records=sampler.records,
-            capacity=sampler.capacity,
-            members=facts.members,
-            poisson_sampling=sampler.kind == "poisson",
+            clipping=facts.clipping,
+            noise_source=facts.noise_source,
+            trained=facts.trained,
             batch_norm=facts.batch_norm,
             noise_seed=noise_seed,
         )
@@ -146,6 +148,46 @@ def guarantee(
         noise_seed=noise_seed,
         **_strategy(facts.perturbation),
     )
+
+
+def spending(
+    learner: Learner, sampler: Sampler, shape: tuple[int, int, int], delta: float
+) -> Callable[[int], float]:
+    """(steps) -> the epsilon that `guarantee` states for a training of so many steps.
+
+    Raises:
+        InputError: where it states none.
+    """
+
+    def epsilon(steps: int) -> float:
+        if learner.mechanism.kind == "dpsgd":
+            return stated_epsilon(
+                **_accounted(learner, sampler), steps=steps, delta=delta
+            )
+        proved = guarantee(
+            *(learner, sampler, steps, shape), delta=delta, noise_seed="secret"
+        )
+        if proved.epsilon is None:
+            raise InputError(
+                f"budget needs a training that guarantees something; {proved.mechanism}"
+                " guarantees nothing"
+            )
+        return proved.epsilon
+
+    return epsilon
+
+
+def _accounted(learner: Learner, sampler: Sampler) -> dict[str, Any]:
+    """What the figures of DP-SGD are a function of, but for the steps and delta."""
+    return {
+        "noise_multiplier": learner.mechanism.noise_multiplier,
+        "sampling_probability": sampler.batch_size / sampler.records,
+        "records": sampler.records,
+        "capacity": sampler.capacity,
+        "members": learner.mechanism.members,
+        # what was done, whatever the learner says
+        "sampling": sampler.kind,
+    }
 
 
 def _strategy(perturbation: Any) -> dict[str, Any]:

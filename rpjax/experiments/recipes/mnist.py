@@ -5,7 +5,7 @@ from rpjax.experiments.recipes.recipe import Recipe
 RECIPES = (
     Recipe(
         "mnist-eps3",
-        "found here, at toy size",
+        "De et al., arXiv 2204.13650, at toy size; settings found here",
         {
             "methods": ["dpsgd"],
             "data": {"name": "mnist", "size": "full"},
@@ -18,7 +18,7 @@ RECIPES = (
                 "shortcut": "own",
                 "standardise": True,
             },
-            "training": {"weight_decay": 0.0},
+            "training": {"crop": 2, "padding": "symmetric", "weight_decay": 0.0},
             "dp": {
                 "epsilon": 3.0,
                 "delta": 1e-5,
@@ -29,8 +29,9 @@ RECIPES = (
                 "momentum": 0.0,
                 "clip_norm": 1.0,
                 "clipping": "normalised",
-                "averages": [0.9, 0.99],
-                "average": 0.9,
+                "augmentation_multiplicity": 2,
+                "averages": [0.9, 0.97],
+                "average": 0.97,
                 "microbatch": 64,
             },
         },
