@@ -1,6 +1,8 @@
 """Recipes: published settings under a name, with the epsilon that follows from them."""
 
 import dataclasses
+import json
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -21,6 +23,7 @@ from rpjax.experiments.config import overlaid
 from rpjax.experiments.methods import plan
 from rpjax.experiments.presets import COMMON, MNIST, NATURAL, fill
 
+RECORDS = Path(__file__).parents[1] / "benchmarks" / "records"
 PRESETS = {"cifar10": NATURAL, "mnist": MNIST}
 SHAPES = {"cifar10": (32, 32, 3), "mnist": (28, 28, 1)}
 
@@ -88,6 +91,18 @@ def test_de_et_al_are_followed_in_every_setting():
     assert (facts.clipping, facts.sampling) == ("normalised", "poisson")
     assert (model.depth, model.width, model.groups) == (16, 4, 16)
     assert (model.norm_last, model.shortcut, model.standardise) == (True, "own", True)
+
+
+def test_the_record_of_mnist_is_of_this_recipe_and_reaches_its_goal():
+    record = json.loads((RECORDS / "train_mnist_dpsgd_eps3.json").read_text())
+    for group, values in recipes.named("mnist-eps3").settings.items():
+        found = record["config"][group]
+        assert values == found or values.items() <= found.items()
+    (part,) = record["methods"]
+    assert part["utility"]["test_accuracy"]["n"] == 10_000
+    assert part["utility"]["test_accuracy"]["low"] >= 0.94
+    assert (part["guarantee"]["epsilon"], part["guarantee"]["delta"]) <= (3.0, 1e-5)
+    assert part["guarantee"]["adjacency"] == "add or remove one record"
 
 
 # ------------------------------------------------------------------------ command line
