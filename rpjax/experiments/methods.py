@@ -99,6 +99,7 @@ def _described(
     strategy1 = Additive(noise.gamma)
     strategy2 = Multiplicative(noise.gamma_relative, noise.floor)
     how = "jointly" if config.ensemble.joint else "independently"
+    average = config.dp.average
     lines: dict[str, tuple[str, str, Perturbation | None]] = {
         "plain": ("Plain", "The net as it is, without any noise.", None),
         "strategy1": (
@@ -120,7 +121,8 @@ def _described(
             f"DP-SGD (ε = {config.dp.epsilon:g})"
             if config.dp.noise_multiplier is None
             else f"DP-SGD (σ = {config.dp.noise_multiplier:g})",
-            "Per-example gradients, clipped, with Gaussian noise on their sum.",
+            "Per-example gradients, clipped, with Gaussian noise on their sum"
+            + (f"; parameters averaged with decay {average:g}." if average else "."),
             None,
         ),
     }
