@@ -15,6 +15,7 @@ from rpjax import (
     models,
     privacy,
 )
+from rpjax.averaging import averaged
 from rpjax.data import Dataset, Records
 from rpjax.data.augmentation import Augmentation
 from rpjax.errors import InputError
@@ -38,6 +39,7 @@ __all__ = [
     "__version__",
     "answers",
     "attacks",
+    "averaged",
     "data",
     "distributed",
     "dpsgd",

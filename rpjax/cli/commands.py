@@ -20,6 +20,7 @@ from rpjax.experiments import (
     compare,
     prepare,
     read_config,
+    recipes,
     revisit,
     sweep,
     to_yaml,
@@ -28,6 +29,7 @@ from rpjax.experiments.checks import check
 from rpjax.experiments.config import METHODS, Method, TrainingConfig
 from rpjax.experiments.methods import plan
 from rpjax.experiments.presets import COMMON, MNIST, NATURAL, fill
+from rpjax.experiments.recipes import Recipe
 from rpjax.experiments.runs import write_text
 
 Flat = tyro.conf.OmitArgPrefixes
@@ -54,7 +56,8 @@ class Compare:
     try to tell who was in the training set. Results go to results.json, and from there
     to report.html, report.md and figures.
 
-    --config FILE takes options from a YAML file; those beside it come on top.
+    --config FILE takes options from a YAML file, and --recipe NAME those of a known
+    training (docs/dpsgd.md); what stands beside them comes on top.
     """
 
     config: ExperimentConfig = field(default_factory=ExperimentConfig)
@@ -72,7 +75,8 @@ class Compare:
 class Train:
     """Train by one method, and keep checkpoints and results in a folder.
 
-    --config FILE takes options from a YAML file; those beside it come on top.
+    --config FILE takes options from a YAML file, and --recipe NAME those of a known
+    training (docs/dpsgd.md); what stands beside them comes on top.
     """
 
     config: ExperimentConfig = field(default_factory=_to_be_released)
@@ -114,7 +118,8 @@ class Attack:
 class Account:
     """Print what each method's training would guarantee, without training.
 
-    --config FILE takes options from a YAML file; those beside it come on top.
+    --config FILE takes options from a YAML file, and --recipe NAME those of a known
+    training (docs/dpsgd.md); what stands beside them comes on top.
     """
 
     config: ExperimentConfig = field(default_factory=_to_be_released)
@@ -167,13 +172,15 @@ class Merge:
 def run(name: str, argv: list[str]) -> None:
     """Parse the options of one command and carry it out."""
     kind, action = _COMMANDS[name]
-    argv, default = _with_file(kind, argv)
+    argv, default, recipe = _with_defaults(kind, argv)
     options: dict[str, Any] = {} if default is None else {"default": default}
     config = (Flat, tyro.conf.OmitSubcommandPrefixes)
     parsed = tyro.cli(kind, args=argv, prog=f"rpjax {name}", config=config, **options)
     console = Console()
     if name in DISTRIBUTED:
         console = _joined()
+    if recipe is not None:
+        console.print(str(recipe), highlight=False, soft_wrap=True)
     action(parsed, console)
 
 
@@ -192,23 +199,41 @@ def _joined() -> Console:
     return console
 
 
-def _with_file(kind: type, argv: list[str]) -> tuple[list[str], Any]:
-    """Take ``--config FILE`` out of the options; its values become the defaults."""
+def _with_defaults(kind: Any, argv: list[str]) -> tuple[list[str], Any, Recipe | None]:
+    """Take ``--recipe NAME`` and ``--config FILE`` out of the options.
+
+    Their values become the defaults, the file's on top of the recipe's; what both leave
+    out is the command's.
+    """
     if "config" not in {f.name for f in dataclasses.fields(kind)}:
-        return argv, None
+        return argv, None, None
+    argv, name = _taken(argv, "--recipe")
+    argv, file = _taken(argv, "--config")
+    if name is None and file is None:
+        return argv, None, None
+    default, recipe = kind(), None
+    if name is not None:
+        recipe = recipes.named(name)
+        default = _replaced(default, recipes.followed(recipe, default.config))
+        if isinstance(default, Train):
+            default = dataclasses.replace(default, method="dpsgd")
+    if file is not None:
+        default = _replaced(default, read_config(Path(file), default.config))
+    return argv, default, recipe
+
+
+def _replaced(options: Any, config: ExperimentConfig) -> Any:
+    return dataclasses.replace(options, config=config)
+
+
+def _taken(argv: list[str], option: str) -> tuple[list[str], str | None]:
+    """The words without an option and its value, and the value."""
     for position, word in enumerate(argv):
-        if word == "--config" and position + 1 < len(argv):
-            rest = argv[:position] + argv[position + 2 :]
-            return rest, _from_file(kind, Path(argv[position + 1]))
-        if word.startswith("--config="):
-            rest = argv[:position] + argv[position + 1 :]
-            return rest, _from_file(kind, Path(word.partition("=")[2]))
+        if word == option and position + 1 < len(argv):
+            return argv[:position] + argv[position + 2 :], argv[position + 1]
+        if word.startswith(f"{option}="):
+            return argv[:position] + argv[position + 1 :], word.partition("=")[2]
     return argv, None
-
-
-def _from_file(kind: Any, file: Path) -> Any:
-    """The options with the file's values; what it leaves out is the command's."""
-    return kind(config=read_config(file, kind().config))
 
 
 def _compare(options: Compare, console: Console) -> None:
