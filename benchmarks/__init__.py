@@ -2,6 +2,7 @@
 
 BENCHMARKS = {
     "steps": "a step of plain training, Strategy I, Strategy II, DP-SGD: time, memory",
+    "dpsgd": "DP-SGD by rpjax's engines and in other libraries, beside a plain step",
     "pytorch": "the same ResNet in rpjax and in PyTorch, step beside step",
     "epoch": "seconds an epoch for one net, an ensemble, or a bank of shadow models",
     "ensembles": "members by mapping and convolution, against as many single runs",

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from rpjax.errors import InputError
 
+BATCHES = "--batch-size 512 --records 8192"
 RECORDS = Path(__file__).parent / "records"
 
 
@@ -66,6 +67,52 @@ ENTRIES = (
         "pytorch --model resnet18 --dtypes bfloat16",
         300,
         "The same for ResNet-18 in bfloat16, where arithmetic and not launches decide.",
+    ),
+    Entry(
+        "dpsgd_wrn16_gpu",
+        f"dpsgd --model wrn-16-4 {BATCHES} --dtype bfloat16 --libraries",
+        420,
+        "WRN-16-4: DP-SGD by the chosen engine at most 1.5 times the plain step, and "
+        "2 times its memory?",
+    ),
+    Entry(
+        "dpsgd_resnet18_gpu",
+        f"dpsgd --model resnet18 {BATCHES} --dtype bfloat16 --libraries",
+        420,
+        "The same for ResNet-18.",
+    ),
+    Entry(
+        "dpsgd_wrn16_peers_gpu",
+        f"dpsgd --model wrn-16-4 {BATCHES} --dtype bfloat16 --engines auto",
+        590,
+        "At least 1.5 times jax-privacy's examples/s, and 3 times Opacus's best? Peers "
+        "that are not installed are rows that say so.",
+    ),
+    Entry(
+        "dpsgd_resnet18_peers_gpu",
+        f"dpsgd --model resnet18 {BATCHES} --dtype bfloat16 --engines auto",
+        590,
+        "The same for ResNet-18.",
+    ),
+    Entry(
+        "dpsgd_wrn16_float32_gpu",
+        f"dpsgd --model wrn-16-4 {BATCHES} --engines auto bookkeeping",
+        590,
+        "WRN-16-4 in float32, the peers too.",
+    ),
+    Entry(
+        "dpsgd_resnet18_float32_gpu",
+        f"dpsgd --model resnet18 {BATCHES} --engines auto bookkeeping",
+        590,
+        "ResNet-18 in float32, the peers too.",
+    ),
+    Entry(
+        "dpsgd_largest_gpu",
+        f"dpsgd --model wrn-16-4 {BATCHES} --dtype bfloat16 --engines auto vmap "
+        "--libraries jax-privacy --rounds 1 --largest",
+        3600,
+        "The largest batch that fits, of each; many processes, so not in one short "
+        "call.",
     ),
     Entry(
         "ensembles_gpu",

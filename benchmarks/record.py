@@ -15,12 +15,14 @@ from rpjax.experiments.environment import device, versions
 from rpjax.experiments.runs import write_json
 
 SCHEMA = "rpjax.benchmark/1"
+PLACES = ("data_dir", "environments")
+"""Settings that say where something lies on this disk."""
 
 
 def record(name: str, settings: Any, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """A result with the device, versions, commit, command and date.
 
-    settings: a dataclass or a dictionary; where data lie on the disk is left out.
+    settings: a dataclass or a dictionary; places on the disk are left out.
     load_average: processes that were running or waiting in the last minute; a benchmark
         alone on the machine leaves about as many as it has threads.
     """
@@ -59,10 +61,10 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def command(name: str, argv: list[str]) -> str:
-    """The command line, with DIR for the folder of the data."""
+    """The command line, with DIR for the folder of the data or of environments."""
     words = argv[1:] if argv[:1] == [name] else list(argv)
     for place, word in enumerate(words[:-1]):
-        if word in ("--data-dir", "--data_dir"):
+        if word.startswith("--") and word[2:].replace("-", "_") in PLACES:
             words[place + 1] = "DIR"
     return " ".join(["python -m benchmarks", name, *words])
 
@@ -94,6 +96,6 @@ def _git(*words: str) -> str:
 
 
 def _plain(key: str, value: Any) -> Any:
-    if key == "data_dir":
+    if key in PLACES:
         return None if value is None else "DIR"
     return str(value) if isinstance(value, Path) else value

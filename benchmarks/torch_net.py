@@ -116,7 +116,11 @@ def load(net: Net, params: Mapping[str, Any]) -> None:
 def normalised(images: Tensor, channels_last: bool) -> Tensor:
     """Stored bytes (b, h, w, c) as float32 (b, c, h, w), in [-1, 1]."""
     pixels = (images.permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5
-    return pixels if channels_last else pixels.contiguous()
+    if channels_last:
+        return pixels
+    # of one channel `contiguous` leaves as they are, and the next layers then take
+    # them for channels last, with which Opacus's hooks sum the wrong numbers
+    return pixels.clone(memory_format=torch.contiguous_format)
 
 
 def stopwatch(
@@ -155,16 +159,17 @@ def stopwatch(
         optimiser.step()
 
     def seconds(steps: int) -> float:
-        _wait(device)
+        wait(device)
         began = time.perf_counter()
         for number in range(steps):
             step(number)
-        _wait(device)
+        wait(device)
         return time.perf_counter() - began
 
     return seconds
 
 
-def _wait(device: str) -> None:
+def wait(device: str) -> None:
+    """Until the device has done all it was told."""
     if device == "cuda":
         torch.cuda.synchronize()

@@ -10,8 +10,9 @@ import optax
 from rpjax import keys
 from rpjax.data.augmentation import Augmentation
 from rpjax.data.records import Records, numbered
+from rpjax.data.sampling import Sampler
 from rpjax.errors import InputError
-from rpjax.learners import Inputs, Learner, dpsgd, supervised
+from rpjax.learners import Inputs, Learner, State, dpsgd, supervised
 from rpjax.models import ResNet, resnet, wide_resnet
 from rpjax.perturbations import Additive, Multiplicative
 from rpjax.training import Run, fit
@@ -19,6 +20,7 @@ from rpjax.training.clock import Clock
 from rpjax.training.devices import Devices, layout
 from rpjax.training.feeds import Resident
 from rpjax.training.loop import sampler_for, split_slots
+from rpjax.training.tuning import Choice
 
 Method = Literal["plain", "strategy1", "strategy2", "dpsgd"]
 Size = Literal["digits", "mnist", "cifar10"]
@@ -109,10 +111,25 @@ def training_program(
 ) -> tuple[Any, Any]:
     """The program that `fit` would compile for so many steps, and its stopwatch."""
     sampler = sampler_for(learner, len(records), batch_size)
+    feed, state, _ = resident(learner, records, sampler, devices, steps)
+    return feed.program, feed.stopwatch(state)
+
+
+def resident(
+    learner: Learner,
+    records: Records,
+    sampler: Sampler,
+    devices: Devices = None,
+    steps: int = 1,
+    seed: int = 0,
+) -> tuple[Resident, State, Choice]:
+    """What drives the steps of a `fit` that is so long, compiled; its first state.
+
+    The sampler may be another than `fit` would choose for the learner.
+    """
     where = layout(devices, learner.members, split_slots(sampler))
     positions = np.arange(len(records), dtype=np.int32)
     table = np.broadcast_to(positions, (*learner.members, len(records)))
-    feed = Resident(learner, records, table, sampler, where, keys.root(0), Clock())
+    feed = Resident(learner, records, table, sampler, where, keys.root(seed), Clock())
     state = feed.first_state()
-    feed.compile(state, steps)
-    return feed.program, feed.stopwatch(state)
+    return feed, state, feed.compile(state, steps)

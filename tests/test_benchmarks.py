@@ -34,6 +34,15 @@ SMALL = {"model": "tiny", "batch_size": 8, "records": 32, "rounds": 1}
 QUICK = {**SMALL, "turn_seconds": 0.01}
 TINY = {
     "steps": {**QUICK, "sizes": ("digits",), "methods": ("plain", "dpsgd")},
+    "dpsgd": {
+        **QUICK,
+        "size": "digits",
+        "engines": ("bookkeeping",),
+        "libraries": ("fastDP",),
+        "environments": Path("nowhere"),
+        "steps": 1,
+        "threads": 1,
+    },
     "pytorch": {**QUICK, "size": "digits", "modes": ("eager",), "threads": 1},
     "epoch": {**QUICK, "size": "digits", "members": (1, 2), "lists": "halves"},
     "ensembles": {
@@ -153,6 +162,19 @@ def test_steps_are_relative_to_plain_and_dpsgd_has_more_slots(records):
     assert private["relative"] == pytest.approx(private["seconds"] / plain["seconds"])
     assert private["slots"] > plain["slots"] == 8
     assert private["memory_bytes"] > plain["memory_bytes"]
+
+
+def test_dpsgd_is_compared_with_libraries_or_said_why_not(records):
+    plain, engine, missing = read(records("dpsgd"))["rows"]
+    assert (plain["library"], plain["way"]) == ("rpjax", "plain")
+    assert engine["relative"] == pytest.approx(engine["seconds"] / plain["seconds"])
+    assert engine["examples_per_second"] == pytest.approx(8 / engine["seconds"])
+    assert engine["clipped_sum_differs_by"] < engine["tolerance"] == 1e-5
+    assert engine["first_step_seconds"] > engine["seconds"]
+    assert engine["memory_bytes"] > plain["memory_bytes"]
+    assert engine["versions"].keys() == {"jax", "rpjax"}
+    assert missing["library"] == "fastDP"
+    assert missing["reason"].startswith("not installed here; --prepare makes")
 
 
 def test_the_cost_of_members_is_told_for_one_member(records):
@@ -480,6 +502,8 @@ def test_a_record_names_no_folder_of_data():
     assert command("epoch", words) == (
         "python -m benchmarks epoch --data mnist --data-dir DIR --out x"
     )
+    words = ["dpsgd", "--environments", "/home/me/peers"]
+    assert command("dpsgd", words).endswith("dpsgd --environments DIR")
     settings = find("epoch").settings(data_dir=Path("/home/me/data"))
     assert record("epoch", settings, [])["settings"]["data_dir"] == "DIR"
 
