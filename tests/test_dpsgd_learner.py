@@ -1,5 +1,6 @@
 """DP-SGD: what one record can move, what a padded slot can move, and the noise."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from support import (
     Dense,
+    ask,
     assert_close,
     assert_normal,
     assert_same,
@@ -23,11 +25,12 @@ from support import (
 )
 
 from rpjax import keys
+from rpjax.data.augmentation import Augmentation
 from rpjax.errors import InputError
-from rpjax.gradients import Flat, clipped_sum
+from rpjax.gradients import Adaptive, Flat, clipped_sum
 from rpjax.gradients.clipping import norms as norms_of
 from rpjax.gradients.examples import squares_of
-from rpjax.learners import dpsgd
+from rpjax.learners import Inputs, dpsgd
 from rpjax.learners.dpsgd import noised
 from rpjax.learners.losses import cross_entropy
 from rpjax.perturbations import Additive
@@ -289,6 +292,157 @@ def test_the_noise_hangs_on_the_secret_and_not_on_the_root_key(small, state):
     assert_same(one.params, step(keys.root(1), state, batch)[0].params)
     other = state._replace(secret=state.secret.at[7].add(jnp.uint32(1)))
     assert differ(one.params, step(keys.root(0), other, batch)[0].params)
+
+
+# ----------------------------------------------------------------------- rules, parts
+
+
+def test_a_normalised_step_is_the_clipped_mean_over_the_clip_norm(small, state):
+    batch = batch_of(small, range(8))
+    for clip_norm in (0.05, 0.5):
+        one, _ = update(learner(clip_norm=clip_norm), state, batch)
+        other = learner(clip_norm=clip_norm, clipping="normalised")
+        np.testing.assert_allclose(
+            update(other, state, batch)[0], one / clip_norm, rtol=1e-4, atol=1e-6
+        )
+
+
+def test_the_noise_is_scaled_to_the_rules_sensitivity(small, state):
+    batch, noise = batch_of(small, range(8)), {"noise_multiplier": 3.0}
+    draw = np.asarray(keys.secret_normal(state.secret, 0, 5_000))
+    for rule, sensitivity in (
+        ("flat", 0.5),
+        ("normalised", 1.0),
+        ("automatic", 0.5),
+        ("per_layer", 0.5),
+    ):
+        options = {"clip_norm": 0.5, "clipping": rule}
+        quiet, _ = update(learner(**options), state, batch)
+        noisy, _ = update(learner(**options, **noise), state, batch)
+        expected = draw[: len(quiet)] * 3.0 * sensitivity / 4
+        np.testing.assert_allclose(noisy - quiet, expected, atol=1e-5)
+
+
+def test_the_adaptive_rule_moves_its_clip_norm_by_a_noisy_count(small):
+    rule = Adaptive(0.5, quantile=0.9, learning_rate=0.3, count_noise_multiplier=7)
+    made = learner(clipping=rule, noise_multiplier=2.0)
+    first = start(made, small)
+    assert first.stats == {"clip_norm": 0.5}
+    after, info = jax.jit(made.step)(keys.root(0), first, batch_of(small, range(8)))
+    size = jax.flatten_util.ravel_pytree(first.params)[0].size
+    drawn = float(keys.secret_normal(first.secret, 0, size + 1)[-1])
+    below = 8 * (0.5 - float(info["clipped"])) + 7 * drawn
+    expected = 0.5 * np.exp(-0.3 * (below / 4 + 0.5 - 0.9))
+    assert float(after.stats["clip_norm"]) == pytest.approx(expected, rel=1e-5)
+    assert info["clip_norm"] == 0.5
+    # the gradient's noise is raised, so that both together have multiplier 2
+    own = (2.0**-2 - 14.0**-2) ** -0.5
+    quiet, _ = update(
+        learner(clip_norm=0.5), first._replace(stats={}), batch_of(small, range(8))
+    )
+    noisy, _ = update(made, first, batch_of(small, range(8)))
+    noise = np.asarray(keys.secret_normal(first.secret, 0, size + 1))[:-1]
+    np.testing.assert_allclose(noisy - quiet, noise * own * 0.5 / 4, atol=1e-5)
+    assert np.isfinite(ask(made, after, small)).all()
+
+
+def test_frozen_parameters_stay_and_have_no_part_in_norms_and_noise(small, state):
+    part = learner(trainable=("head",), noise_multiplier=1.0, clip_norm=0.05)
+    first = start(part, small)
+    assert len(jax.tree.leaves(first.opt_state)) < len(jax.tree.leaves(state.params))
+    after, _ = jax.jit(part.step)(keys.root(0), first, batch_of(small, range(8)))
+    for name in ("widen", "narrow"):
+        assert_same(after.params[name], first.params[name])
+    assert differ(after.params["head"], first.params["head"])
+    head = jax.flatten_util.ravel_pytree(first.params["head"])[0].size
+    moved, _ = update(part, first, batch_of(small, range(8), np.zeros(8, bool)))
+    noise = keys.secret_normal(first.secret, 0, head) * 0.05 / 4
+    np.testing.assert_allclose(moved[moved != 0], noise, atol=1e-6)
+    assert part.mechanism.trained == "head"
+
+
+def test_several_views_of_a_record_are_averaged_before_clipping(small):
+    shifts = Inputs(augmentation=Augmentation(crop=2))
+    options = {"clip_norm": 1e6, "noise_multiplier": 0.0, "batch_size": 1}
+    many = dpsgd(
+        Dense(), optax.sgd(0.5), shifts, augmentation_multiplicity=3, **options
+    )
+    first = start(many, small)
+    found, _ = update(many, first, batch_of(small, [4]))
+    key = keys.at_step(keys.domain(keys.root(0), "augmentation"), 0)
+    own = keys.per_record(key, jnp.asarray(small.ids[[4]]))
+    pixels = shifts.normalised(jnp.asarray(small.images[[4]]))
+    views = shifts.augmentation.views(own, pixels, 3)[0]
+    assert differ(views[0], views[1])
+
+    def loss(params):
+        logits = Dense().apply({"params": params}, None, views)
+        return cross_entropy(logits, jnp.repeat(small.labels[4], 3)).mean()
+
+    expected = jax.flatten_util.ravel_pytree(jax.grad(loss)(first.params))[0]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_gradients_that_are_not_finite_are_counted_and_reported(small, state):
+    broken = jax.tree.map(jnp.asarray, state.params)
+    broken["head"]["bias"] = broken["head"]["bias"].at[0].set(jnp.inf)
+    batch = batch_of(small, range(8), np.arange(8) < 6)
+    _, info = update(learner(), state._replace(params=broken), batch)
+    assert info["non_finite"] == 1.0
+    assert update(learner(), state, batch)[1]["non_finite"] == 0.0
+
+
+def test_a_loss_that_mixes_the_batch_is_refused(small, state):
+    mean = learner(loss=lambda logits, labels: cross_entropy(logits, labels).mean())
+    with pytest.raises(InputError, match=r"loss returned shape \(\) for 1 records"):
+        update(mean, state, batch_of(small, range(8)))
+
+
+class Running(nn.Module):
+    """Somebody's own net, with BatchNorm inside."""
+
+    @nn.compact
+    def __call__(self, record_keys, images, train=False):
+        x = nn.BatchNorm(use_running_average=not train)(images)
+        return nn.Dense(3)(x.reshape(len(x), -1))
+
+
+def test_batch_norm_is_found_inside_of_any_model(small):
+    with pytest.raises(InputError, match="the model has running statistics"):
+        start(learner(model=Running()), small)
+
+
+def test_no_batch_that_poisson_draws_compiles_anything_anew(small):
+    """Batches from nobody to everybody are one program."""
+    for microbatch in (None, 3):
+        made = learner(noise_multiplier=1.0, microbatch=microbatch)
+        traces = []
+
+        def step(state, batch, made=made, traces=traces):
+            traces.append(1)
+            return made.step(keys.root(0), state, batch)
+
+        compiled, after = jax.jit(step), start(made, small)
+        for count in (0, 1, 5, 12):
+            after, _ = compiled(
+                after, batch_of(small, range(12), np.arange(12) < count)
+            )
+        assert len(traces) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"trainable": ()}, "trainable is empty"),
+        ({"trainable": ("heads",)}, "trainable names 'heads', which is the beginning"),
+        ({"augmentation_multiplicity": 0}, "augmentation_multiplicity is 0; it must"),
+        ({"engine": "two_pass", "clipping": "per_layer"}, "engine is 'two_pass'"),
+        ({"clipping": "adaptive", "noise_multiplier": 9.0}, "nothing is left"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(small, options, message):
+    with pytest.raises(InputError, match=message):
+        start(learner(**options), small)
 
 
 # ------------------------------------------------------------------------------ facts

@@ -38,7 +38,8 @@ def planned(learner: Learner, sampler: Sampler, layout: Layout, impl: str) -> Pr
 
     keys: of each member, (*members, words). A batch is padded with invalid slots to
     what the data axis divides. Every device draws the whole plan of its own members and
-    keeps its slots: no device waits for another.
+    keeps its slots: no device waits for another. Slots are dealt out in turns, so that
+    the records of a Poisson batch, which come first, are spread evenly.
     """
     slots = -(-sampler.capacity // layout.data)
     padding = slots * layout.data - sampler.capacity
@@ -53,8 +54,9 @@ def planned(learner: Learner, sampler: Sampler, layout: Layout, impl: str) -> Pr
         if layout.axis is None:
             return leaf
         last = [(0, 0)] * (leaf.ndim - 1) + [(0, padding)]
-        first = slots * jax.lax.axis_index(layout.axis)
-        return jax.lax.dynamic_slice_in_dim(jnp.pad(leaf, last), first, slots, -1)
+        dealt = jnp.pad(leaf, last).reshape(*leaf.shape[:-1], slots, layout.data)
+        number = jax.lax.axis_index(layout.axis)
+        return jax.lax.dynamic_index_in_dim(dealt, number, -1, keepdims=False)
 
     out = layout.batch_spec(learner, before=1)
     return layout.mapped(draw, (layout.member_spec(), P()), (out, out))
