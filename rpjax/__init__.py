@@ -14,6 +14,7 @@ from rpjax import (
     learners,
     models,
     privacy,
+    verification,
 )
 from rpjax.averaging import averaged
 from rpjax.data import Dataset, Records
@@ -54,4 +55,5 @@ __all__ = [
     "reporter",
     "side_by_side",
     "supervised",
+    "verification",
 ]

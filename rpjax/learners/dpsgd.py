@@ -226,6 +226,7 @@ def _learner(
         mechanism=mechanism,
         open=leaves_open(model) | open_engine,
         using=using,
+        with_optimiser=lambda tx: _learner(model, tx, inputs, settings),
     )
 
 
