@@ -1,13 +1,15 @@
 """The commands' options and what they do."""
 
+import contextlib
 import dataclasses
 import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import jax
 import tyro
 from rich.console import Console
 from rich.table import Table
@@ -31,6 +33,7 @@ from rpjax.experiments.methods import plan
 from rpjax.experiments.presets import COMMON, MNIST, NATURAL, fill
 from rpjax.experiments.recipes import Recipe
 from rpjax.experiments.runs import write_text
+from rpjax.verification import CHECKS, Check, verify
 
 Flat = tyro.conf.OmitArgPrefixes
 Folder = tyro.conf.Positional[Path]
@@ -130,6 +133,24 @@ class Account:
 
 
 @dataclass(frozen=True)
+class Verify:
+    """Prove by experiment that `rpjax train --method dpsgd` is what it claims to be.
+
+    Takes the options of that command, and its data, learner and batches; trains
+    nothing. The exit status is 1 if anything fails.
+
+    --config FILE takes options from a YAML file, and --recipe NAME those of a known
+    training (docs/dpsgd.md); what stands beside them comes on top.
+    """
+
+    config: ExperimentConfig = field(default_factory=_to_be_released)
+    method: Literal["dpsgd"] = "dpsgd"
+    """By which method."""
+    checks: tuple[Check, ...] = CHECKS
+    """Which checks."""
+
+
+@dataclass(frozen=True)
 class Report:
     """Write report.html, report.md and the figures of a results.json, and the table."""
 
@@ -169,8 +190,8 @@ class Merge:
     """Folder that `rpjax sweep` wrote."""
 
 
-def run(name: str, argv: list[str]) -> None:
-    """Parse the options of one command and carry it out."""
+def run(name: str, argv: list[str]) -> int:
+    """Parse the options of one command and carry it out; the exit status."""
     kind, action = _COMMANDS[name]
     argv, default, recipe = _with_defaults(kind, argv)
     options: dict[str, Any] = {} if default is None else {"default": default}
@@ -181,7 +202,7 @@ def run(name: str, argv: list[str]) -> None:
         console = _joined()
     if recipe is not None:
         console.print(str(recipe), highlight=False, soft_wrap=True)
-    action(parsed, console)
+    return action(parsed, console) or 0
 
 
 def _joined() -> Console:
@@ -309,6 +330,28 @@ def _account(options: Account, console: Console) -> None:
         console.print()
 
 
+def _verify(options: Verify, console: Console) -> int:
+    # so that there are two devices to compare; too late if one was touched already
+    with contextlib.suppress(RuntimeError):
+        jax.config.update("jax_num_cpu_devices", 2)
+    ready = prepare(
+        dataclasses.replace(options.config, methods=(options.method,)), console
+    )
+    each, training = ready.plans[0], ready.config.training
+    verdict = verify(
+        each.learner,
+        ready.dataset.train.take(ready.training_positions),
+        batch_size=each.batch_size,
+        steps=each.steps,
+        devices=training.devices,
+        delta=ready.config.dp.delta,
+        seed=ready.config.seed,
+        checks=options.checks,
+    )
+    console.print(verdict)
+    return 0 if verdict.ok else 1
+
+
 def _report(options: Report, console: Console) -> None:
     _reported(report.load(options.run), options.run, console)
 
@@ -367,12 +410,13 @@ def _percent(estimate: dict[str, Any]) -> str:
     return f"{value:.1f} % [{low:.1f}, {high:.1f}]"
 
 
-_COMMANDS: dict[str, tuple[type, Callable[..., None]]] = {
+_COMMANDS: dict[str, tuple[type, Callable[..., int | None]]] = {
     "compare": (Compare, _compare),
     "train": (Train, _train),
     "evaluate": (Evaluate, _evaluate),
     "attack": (Attack, _attack),
     "account": (Account, _account),
+    "verify": (Verify, _verify),
     "data": (data.Data, data.run),
     "report": (Report, _report),
     "sweep": (Sweep, _sweep),
