@@ -1,6 +1,7 @@
 """The comparison of DP-SGD with other libraries: what is checked, timed and refused."""
 
 import dataclasses
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from benchmarks import commands
 from benchmarks.benchmark import silent
 from benchmarks.dpsgd import environments, expected, trial, with_optax
-from benchmarks.dpsgd.child import Child
+from benchmarks.dpsgd.child import ROOT, Child
 from benchmarks.dpsgd.contenders import LIBRARIES, PLAIN, Contender, contenders
 from benchmarks.dpsgd.largest import MOST, largest
 from benchmarks.dpsgd.task import Task, apart
@@ -174,7 +175,24 @@ def test_another_error_than_of_memory_is_not_taken_for_a_batch_too_large(
 # ----------------------------------------------------------- processes and environments
 
 
-def test_what_a_contender_prints_is_no_answer_and_its_end_is_told(tmp_path, checked):
+def test_what_a_library_prints_is_no_answer():
+    code = (
+        "from benchmarks.dpsgd import child\n"
+        "child.answered = lambda *_: print('printed') or 7\n"
+        "child.main('any', 1)\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        input='{"request": "any"}\n',
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert ended.stdout == '{"result": 7}\n'
+    assert "printed" in ended.stderr
+
+
+def test_a_contender_that_fails_or_ends_is_told_of(tmp_path, checked):
     with Child(sys.executable, "nothing_of_this_name", 1) as child:
         with pytest.raises(RuntimeError, match=r"ModuleNotFoundError: .*of_this_name"):
             child("start", checked)

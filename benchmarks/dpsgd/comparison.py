@@ -148,6 +148,9 @@ def prepared(settings: DPSGD, data: Path, accelerator: bool, watch: Watch) -> Tr
 # ----------------------------------------------------------------------- how it looks
 
 
+SEEN = ("peak_bytes_in_use", "memory_bytes", "peak_rss_growth_bytes")
+
+
 def step(row: Row) -> str:
     return cells.median(row) if row["reason"] is None else row["reason"]
 
@@ -158,15 +161,18 @@ def examples(row: Row) -> str:
 
 
 def memory(row: Row) -> str:
-    """What the compiler plans, or what a library without a compiler was seen to use."""
-    if grown := row.get("peak_rss_growth_bytes"):
-        return f"{formats.size(grown)} (RSS)"
-    return formats.size(row.get("memory_bytes"))
+    """What the device saw, or the compiler plans, or by how much the process grew."""
+    grown = not any(map(row.get, SEEN[:2])) and row.get(SEEN[2])
+    return f"{formats.size(bytes_of(row))}{' (RSS)' if grown else ''}"
+
+
+def relative_memory(row: Row) -> str:
+    seen = row.get("relative_peak_bytes_in_use") or row.get("relative_memory_bytes")
+    return cells.times(seen)
 
 
 def bytes_of(row: Row) -> int | None:
-    names = ("peak_bytes_in_use", "memory_bytes", "peak_rss_growth_bytes")
-    return next((row[name] for name in names if row.get(name)), None)
+    return next((row[name] for name in SEEN if row.get(name)), None)
 
 
 def largest(row: Row) -> str:
@@ -185,7 +191,7 @@ def figure(record: dict[str, Any], theme: Theme) -> Figure:
     settings = record["settings"]
     panels = (
         Panel(
-            "time of a step",
+            f"{settings['model']}, batch {settings['batch_size']}: a step's time",
             lambda row: row["relative"],
             relative_time,
             rule=1.0,
@@ -193,12 +199,12 @@ def figure(record: dict[str, Any], theme: Theme) -> Figure:
         Panel(
             "memory",
             bytes_of,
-            lambda row: formats.size(bytes_of(row)),
+            memory,
             tick=formats.size,
         ),
     )
     return bars(
-        {f"{settings['model']}, batch of {settings['batch_size']}": timed},
+        {"": timed},
         lambda row: f"{row['library']}: {row['way']}",
         panels,
         lambda row: styles[row["library"]],
@@ -217,8 +223,7 @@ BENCHMARK = Benchmark(
         ("Examples/s", examples),
         ("First step", lambda row: formats.seconds(row.get("first_step_seconds"))),
         ("Memory", memory),
-        ("Relative", lambda row: cells.times(row.get("relative_memory_bytes"))),
-        ("Peak on the device", lambda row: formats.size(row.get("peak_bytes_in_use"))),
+        ("Relative", relative_memory),
         ("Largest batch", largest),
     ),
     figure,
