@@ -9,6 +9,8 @@ from rpjax import (
     attacks,
     data,
     distributed,
+    dpsgd,
+    gradients,
     intervals,
     keys,
     learners,
@@ -20,7 +22,7 @@ from rpjax.averaging import averaged
 from rpjax.data import Dataset, Records
 from rpjax.data.augmentation import Augmentation
 from rpjax.errors import InputError
-from rpjax.learners import Inputs, Learner, dpsgd, ensemble, side_by_side, supervised
+from rpjax.learners import Inputs, Learner, ensemble, side_by_side, supervised
 from rpjax.perturbations import Additive, Multiplicative
 from rpjax.training import Budget, Query, Run, answers, fit, pmap, reporter
 from rpjax.version import __version__
@@ -46,6 +48,7 @@ __all__ = [
     "dpsgd",
     "ensemble",
     "fit",
+    "gradients",
     "intervals",
     "keys",
     "learners",
