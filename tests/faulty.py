@@ -109,6 +109,10 @@ def per_example(net, fault, params, stats, batch):
         head = jax.tree.map(jnp.zeros_like, params)
         head["head"] = jax.tree.map(jnp.ones_like, params["head"])
         rows = rows * ravel_pytree(head)[0][None]
+    if fault == "wrong gradient":
+        half = jax.tree.map(jnp.ones_like, params)
+        half["hidden"]["kernel"] *= 0.5
+        rows = rows * ravel_pytree(half)[0][None]
     return rows, unravel
 
 

@@ -99,7 +99,12 @@ class Contributions:
     @property
     def tolerance(self) -> float:
         """What rounding may do to the sum of all."""
-        return 2e-3 * self.claim.sensitivity + self.rounding + 4 * self.again
+        return 2e-3 * self.scale + self.rounding + 4 * self.again
+
+    @property
+    def scale(self) -> float:
+        """The longest contribution, or what is claimed to be the longest."""
+        return min(self.claim.sensitivity, float(self.norms.max()))
 
     @property
     def rounding(self) -> float:

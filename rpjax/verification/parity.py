@@ -83,15 +83,15 @@ def _by_predict(
             continue
         for alone, slot in zip(found.alone, probe.at, strict=True):
             expected = _clipped(probe, found, gradient(state, slot), alone)
-            slack = found.tolerance + allowed * found.claim.sensitivity
+            slack = found.tolerance + allowed * found.scale
             distance = float(np.linalg.norm(alone - expected))
-            worst = max(worst, distance / found.claim.sensitivity)
+            worst = max(worst, distance / max(found.scale, 1e-30))
             if distance > slack:
                 off |= _differing(probe, alone, expected)
     return Finding.judged(
         "parity",
         QUESTION,
-        f"they differ by {worst:.2g} clip norms a record",
+        f"they differ by {worst:.2g} of the longest",
         f"at most {allowed:.2g}, and rounding",
         not off,
         Why(
@@ -191,7 +191,7 @@ def _engines(probe: Probe, state: State, found: Contributions) -> Finding:
     batch, size = probe.holding(*probe.at), found.claim.batch_size
     expected = np.asarray(flat(recorded(step(state, batch))), np.float64)
     off = float(np.linalg.norm(probe.released(state, batch) - expected)) * size
-    allowed = found.tolerance + 5e-3 * found.claim.sensitivity
+    allowed = found.tolerance + 5e-3 * found.scale
     return Finding.judged(
         "parity",
         "the batch by the engine vmap",
