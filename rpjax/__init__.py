@@ -9,16 +9,20 @@ from rpjax import (
     attacks,
     data,
     distributed,
+    dpsgd,
+    gradients,
     intervals,
     keys,
     learners,
     models,
     privacy,
+    verification,
 )
+from rpjax.averaging import averaged
 from rpjax.data import Dataset, Records
 from rpjax.data.augmentation import Augmentation
 from rpjax.errors import InputError
-from rpjax.learners import Inputs, Learner, dpsgd, ensemble, side_by_side, supervised
+from rpjax.learners import Inputs, Learner, ensemble, side_by_side, supervised
 from rpjax.perturbations import Additive, Multiplicative
 from rpjax.training import Budget, Query, Run, answers, fit, pmap, reporter
 from rpjax.version import __version__
@@ -38,11 +42,13 @@ __all__ = [
     "__version__",
     "answers",
     "attacks",
+    "averaged",
     "data",
     "distributed",
     "dpsgd",
     "ensemble",
     "fit",
+    "gradients",
     "intervals",
     "keys",
     "learners",
@@ -52,4 +58,5 @@ __all__ = [
     "reporter",
     "side_by_side",
     "supervised",
+    "verification",
 ]

@@ -7,7 +7,7 @@ the same numbers to the same sum.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -47,7 +47,7 @@ class NoiseState:
     """
 
     step: Any
-    secret: Any
+    secret: Any = field(repr=False)
     source: str
 
 

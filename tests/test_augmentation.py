@@ -53,6 +53,48 @@ def test_a_records_augmentation_does_not_depend_on_its_companions():
     assert_same(part, full[np.array(order)])
 
 
-def test_a_negative_crop_is_refused():
+def test_symmetric_padding_mirrors_the_image_with_its_edge():
+    image = np.arange(1, 13, dtype=np.float32).reshape(3, 4, 1)
+    crops = Augmentation(crop=2, padding="symmetric")
+    found = np.asarray(crops(record_keys(900), copies(image, 900)))
+    rows, columns = [2, 1, 1, 2, 3, 3, 2], [2, 1, 1, 2, 3, 4, 4, 3]
+    padded = image[np.subtract(rows, 1)][:, np.subtract(columns, 1)]
+    windows = {
+        padded[i : i + 3, j : j + 4].tobytes() for i in range(5) for j in range(5)
+    }
+    # one of the 25 windows is missed with probability 25 * 0.96^900 < 1e-14
+    assert {one.tobytes() for one in found} == windows
+
+
+def test_one_view_is_the_augmentation_itself():
+    augment, images = Augmentation(crop=2, flip=True), pixels(6)
+    one = augment.views(record_keys(6), images, 1)
+    assert_same(one[:, 0], augment(record_keys(6), images))
+
+
+def test_views_of_a_record_are_independent_draws_and_its_own():
+    image = np.arange(9, dtype=np.float32).reshape(3, 3, 1) + 1
+    augment, count = Augmentation(crop=1), 900
+    views = np.asarray(augment.views(record_keys(count), copies(image, count), 3))
+    assert views.shape == (count, 3, 3, 3, 1)
+    kinds = np.unique(views.reshape(count * 3, -1), axis=0, return_inverse=True)[1]
+    kinds = kinds.reshape(count, 3)
+    assert kinds.max() == 8
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        pairs = np.bincount(9 * kinds[:, one] + kinds[:, other], minlength=81)
+        assert scipy.stats.chisquare(pairs).pvalue > 1e-6
+    # whatever else is in the batch, and however many views there are
+    part = augment.views(record_keys(count)[:2], copies(image, 2), 2)
+    assert_same(part, views[:2, :2])
+
+
+def test_what_no_augmentation_can_be_is_refused():
     with pytest.raises(InputError, match="crop is -1; it must be >= 0 pixels"):
         Augmentation(crop=-1)
+    with pytest.raises(InputError, match="count is 0; it must be >= 1 view"):
+        Augmentation(crop=1).views(record_keys(1), pixels(1), 0)
+
+
+def test_unknown_padding_is_refused(unchecked):
+    with pytest.raises(InputError, match="padding is 'wrap'; it is 'zeros' or 'symm"):
+        Augmentation(crop=1, padding="wrap")

@@ -80,6 +80,7 @@ TINY = {
         "size": "digits",
         "generators": ("threefry2x32", "no such"),
     },
+    "noise": {"normals": 1_000, "draws": 2, "rounds": 1},
 }
 
 

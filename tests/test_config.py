@@ -63,7 +63,7 @@ def another(hint, value):
     if origin is Literal:
         return next(a for a in args if a != value)
     if origin is tuple:
-        return tuple(reversed(value))
+        return tuple(reversed(value)) or (another(args[0], None),)
     if hint is bool:
         return not value
     if hint in (int, float):
@@ -241,14 +241,20 @@ def test_the_first_preset_that_has_a_field_wins():
 
 
 def test_nothing_that_training_needs_is_left_open():
-    """Fields that stay None mean something: no width, no bound, all at once."""
+    """Fields that stay None mean something: no width, epochs and not steps, all."""
     config = presets.resolved(DEFAULT, load("digits"))
     left = {name for name in FIELDS if get(config, name) is None}
     assert left == {
         *("data.dir", "data.train_records", "data.image_size", "model.width"),
         *("noise.input_bound", "dp.noise_multiplier", "dp.microbatch"),
-        *("dp.stop_at_epsilon", "training.devices"),
+        *("dp.steps", "dp.momentum", "dp.average", "dp.stop_at_epsilon"),
+        "training.devices",
     }
+
+
+def test_a_number_of_updates_takes_the_place_of_the_presets_epochs():
+    config = presets.resolved(put(DEFAULT, "dp.steps", 7), load("digits"))
+    assert (config.dp.steps, config.dp.epochs) == (7, None)
 
 
 def test_a_preset_goes_by_the_name_of_the_data_or_by_their_channels():

@@ -8,13 +8,14 @@ import numpy as np
 import optax
 import pytest
 from jax.sharding import PartitionSpec as P
-from support import Dense, assert_close, batch_of, records, start, tiny
+from support import CLASSES, Dense, assert_close, batch_of, records, start, tiny
 
 from benchmarks.hlo import collectives
 from benchmarks.workloads import training_program
 from rpjax import keys
 from rpjax.errors import InputError
 from rpjax.learners import Inputs, dpsgd, ensemble, side_by_side, supervised
+from rpjax.models import resnet
 from rpjax.perturbations import Additive, Multiplicative
 from rpjax.training import Query, answers, fit
 from rpjax.training.devices import Layout, layout, number
@@ -95,18 +96,23 @@ def test_members_on_their_own_lists_may_lie_on_devices_of_their_own(small, devic
     )
 
 
-def test_the_clipped_sum_of_eight_devices_equals_a_python_loop(small):
+@pytest.mark.parametrize("engine", ["vmap", "two_pass", "bookkeeping"])
+def test_the_clipped_sum_of_eight_devices_equals_a_python_loop(small, engine):
     """One step from zero noise, learning rate one: what moved is the clipped mean.
 
     The known failure of sharded `jit` is that the gradients of convolution kernels are
-    zero for all examples but the first device's.
+    zero for all examples but the first device's; that of `shard_map`, that gradients by
+    what does not vary over devices are summed once too often. The net has layers whose
+    gradients book-keeping keeps, and layers where it takes the ghost.
     """
+    model = resnet(8, CLASSES, convolution="xla")
     learner = dpsgd(
-        residual_net("xla", None),
+        model,
         optax.sgd(1.0),
         clip_norm=0.5,
         noise_multiplier=0.0,
         batch_size=16,
+        engine=engine,
     )
     root = keys.root(0)
     state = start(learner, small, root)
@@ -119,8 +125,6 @@ def test_the_clipped_sum_of_eight_devices_equals_a_python_loop(small):
     )
     after, _ = jax.jit(step)(state, batch)
     moved = jax.tree.map(lambda a, b: a - b, state.params, after.params)
-
-    model = residual_net("xla", None)
 
     @jax.jit
     def gradient(image, label):
@@ -137,7 +141,7 @@ def test_the_clipped_sum_of_eight_devices_equals_a_python_loop(small):
         norm = np.sqrt(sum((leaf**2).sum() for leaf in jax.tree.leaves(own)))
         scale = min(1.0, 0.5 / norm)
         total = jax.tree.map(lambda a, b, s=scale: a + s * b, total, own)
-    assert_close(moved, jax.tree.map(lambda t: t / 16, total), atol=1e-6)
+    assert_close(moved, jax.tree.map(lambda t: t / 16, total), atol=2e-6)
     assert all(np.abs(leaf).max() > 1e-4 for leaf in jax.tree.leaves(total))
 
 

@@ -90,7 +90,8 @@ def test_epsilon_grows_with_steps_and_rate_and_falls_with_noise_and_delta():
 
 
 def test_no_noise_is_no_privacy_and_little_noise_still_gets_a_number():
-    assert dpsgd.epsilon(0.0, **SMALL) == math.inf
+    assert dpsgd.epsilon(0.0, **SMALL) == dpsgd.epsilon(1e-9, **SMALL) == math.inf
+    assert dpsgd.epsilon(1e-3, 0.05, 100_000, 1e-5) == math.inf
     assert 1e3 < dpsgd.epsilon(0.05, **SMALL) < 1e6
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import optax
 import pytest
 
 import rpjax
@@ -116,3 +117,14 @@ def test_only_perturbations_and_keys_draw_gaussian_noise():
 def test_noise_drawn_elsewhere_would_be_found(source):
     assert calls_normal(source)
     assert not calls_normal("import jax\njax.random.uniform(k)\n'jax.random.normal'")
+
+
+def test_dpsgd_is_the_learner_and_the_place_of_its_pieces():
+    import rpjax as rp
+    import rpjax.dpsgd
+
+    assert rpjax.dpsgd is rp.dpsgd
+    assert callable(rp.dpsgd)
+    assert all(hasattr(rp.dpsgd, name) for name in rp.dpsgd.__all__)
+    with pytest.raises(rp.InputError, match="clip_norm is 0"):
+        rp.dpsgd(None, optax.sgd(1.0), clip_norm=0, noise_multiplier=1.0, batch_size=1)

@@ -64,7 +64,8 @@ def both(clip_norm, microbatch=None, engine="bookkeeping", normalised=False):
         rescale_to_unit_norm=normalised,
         batch_argnums=(1, 2),
         return_grad_norms=True,
-        microbatch_size=microbatch,
+        # theirs must divide the batch
+        microbatch_size=microbatch if microbatch == 4 else None,
     )
     return ours, theirs
 
@@ -87,7 +88,7 @@ def assert_equal_sums(sums):
 
 
 @pytest.mark.parametrize(
-    ("engine", "microbatch"), [("bookkeeping", None), ("bookkeeping", 4), ("vmap", 6)]
+    ("engine", "microbatch"), [("bookkeeping", None), ("bookkeeping", 4), ("vmap", 5)]
 )
 def test_clipped_sums_are_equal_to_1e_6(problem, engine, microbatch):
     padding = jnp.arange(SLOTS) >= 9

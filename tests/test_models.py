@@ -83,6 +83,27 @@ def test_a_wide_resnet_has_the_published_number_of_parameters():
     assert parameters(wide_resnet(16, 4, classes=10), (32, 32, 3)) == 2_748_890
 
 
+def de_et_al(depth, width):
+    options = {"standardise": True, "norm_last": True, "shortcut": "own"}
+    return wide_resnet(depth, width, classes=10, groups=16, **options)
+
+
+@pytest.mark.parametrize(("depth", "width"), [(16, 4), (40, 4), (10, 1)])
+def test_the_net_of_de_et_al_has_the_parameters_of_its_description(depth, width):
+    def convolution(side, before, after):
+        return side**2 * before * after + 2 * after  # and gain and bias
+
+    expected, before = convolution(3, 3, 16), 16
+    for channels in (16 * width, 32 * width, 64 * width):
+        expected += 2 * before + convolution(1, before, channels)  # shortcut
+        for _ in range((depth - 4) // 6):
+            expected += 2 * before + convolution(3, before, channels)
+            expected += 2 * channels + convolution(3, channels, channels)
+            before = channels
+    expected += 2 * before + (before + 1) * 10
+    assert parameters(de_et_al(depth, width), (32, 32, 3)) == expected
+
+
 def test_batch_norm_has_as_many_parameters_as_group_norm():
     one, other = (resnet(8, classes=10, norm=norm) for norm in ("group", "batch"))
     assert parameters(one, (32, 32, 3)) == parameters(other, (32, 32, 3))
@@ -245,6 +266,32 @@ def test_a_net_is_its_formulas_in_numpy_with_the_actual_draws(
     )
     found = jax.jit(model.apply)(weights, keys, images)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_shortcut_of_its_own_is_that_of_de_et_al():
+    model = tiny(
+        **{"stages": (2,), "widths": (16,), "groups": 8},
+        **{"norm_last": True, "standardise": True, "shortcut": "own"},
+    )
+    weights = randomised(variables(model))
+    found = traced(model, weights, None, pixels(2))
+
+    def convolved(x, params):
+        kernel = params["Conv_0"]["kernel"]
+        mean, std = kernel.mean((0, 1, 2)), kernel.std((0, 1, 2))
+        x = np_conv(x, (kernel - mean) / std / kernel[..., 0].size ** 0.5)
+        return x * params["gain"] + params["bias"]
+
+    def branch(x, norm, conv, params):
+        return convolved(np_group_norm(np.maximum(x, 0), params[norm], 8), params[conv])
+
+    params = jax.tree.map(np.asarray, weights["params"])
+    first, second = params["block0"], params["block1"]
+    x = convolved(np.asarray(pixels(2)), params["stem"])  # no norm before it
+    f = branch(branch(x, "norm0", "conv0", first), "norm1", "conv1", first)
+    x = branch(x, "shortcut_norm", "shortcut", first) + f  # of the same shape, too
+    np.testing.assert_allclose(found[0], x, rtol=1e-4, atol=1e-4)
+    assert "shortcut" not in second
 
 
 def randomised(weights):

@@ -134,6 +134,7 @@ def test_states_of_two_sources_do_not_mix():
     threefry, secure = (gaussian_noise(1.0, SECRET, s) for s in SOURCES)
     state = threefry.init(jnp.zeros(3))
     assert state.source == "threefry"
+    assert "secret" not in repr(state), "a log would give the noise away"
     with pytest.raises(InputError, match="source is 'secure', but the state's"):
         secure.update(jnp.zeros(3), state)
     with pytest.raises(ValueError, match="threefry"):

@@ -14,6 +14,7 @@ COMMANDS = {
     "evaluate": "accuracy of what was trained",
     "attack": "attack what was trained",
     "account": "what a training would guarantee, without training",
+    "verify": "prove by experiment that DP-SGD's training is what it claims",
     "data": "check image files, and prepare them for many trainings",
     "report": "write the tables and pictures of a results.json again",
     "sweep": "write one configuration for each point of a grid of settings",
@@ -26,8 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Returns:
-        0 if it worked, 2 for bad input, 75 if it was told to stop by SIGTERM and saved
-        where it was, 130 if it was interrupted.
+        0 if it worked, 1 if a verification failed, 2 for bad input, 75 if it was told
+        to stop by SIGTERM and saved where it was, 130 if it was interrupted.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help"):
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     keep_programs()
     try:
-        commands.run(argv[0], argv[1:])
+        return commands.run(argv[0], argv[1:])
     except FailedElsewhere:
         return 2  # the process that failed says why
     except Preempted as error:
@@ -54,7 +55,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nrpjax: interrupted; go on with --resume", file=sys.stderr)
         return 130
-    return 0
 
 
 def keep_programs() -> None:

@@ -1,13 +1,15 @@
 """The commands' options and what they do."""
 
+import contextlib
 import dataclasses
 import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import jax
 import tyro
 from rich.console import Console
 from rich.table import Table
@@ -20,6 +22,7 @@ from rpjax.experiments import (
     compare,
     prepare,
     read_config,
+    recipes,
     revisit,
     sweep,
     to_yaml,
@@ -28,7 +31,9 @@ from rpjax.experiments.checks import check
 from rpjax.experiments.config import METHODS, Method, TrainingConfig
 from rpjax.experiments.methods import plan
 from rpjax.experiments.presets import COMMON, MNIST, NATURAL, fill
+from rpjax.experiments.recipes import Recipe
 from rpjax.experiments.runs import write_text
+from rpjax.verification import CHECKS, Check, verify
 
 Flat = tyro.conf.OmitArgPrefixes
 Folder = tyro.conf.Positional[Path]
@@ -54,7 +59,8 @@ class Compare:
     try to tell who was in the training set. Results go to results.json, and from there
     to report.html, report.md and figures.
 
-    --config FILE takes options from a YAML file; those beside it come on top.
+    --config FILE takes options from a YAML file, and --recipe NAME those of a known
+    training (docs/dpsgd.md); what stands beside them comes on top.
     """
 
     config: ExperimentConfig = field(default_factory=ExperimentConfig)
@@ -72,7 +78,8 @@ class Compare:
 class Train:
     """Train by one method, and keep checkpoints and results in a folder.
 
-    --config FILE takes options from a YAML file; those beside it come on top.
+    --config FILE takes options from a YAML file, and --recipe NAME those of a known
+    training (docs/dpsgd.md); what stands beside them comes on top.
     """
 
     config: ExperimentConfig = field(default_factory=_to_be_released)
@@ -114,7 +121,8 @@ class Attack:
 class Account:
     """Print what each method's training would guarantee, without training.
 
-    --config FILE takes options from a YAML file; those beside it come on top.
+    --config FILE takes options from a YAML file, and --recipe NAME those of a known
+    training (docs/dpsgd.md); what stands beside them comes on top.
     """
 
     config: ExperimentConfig = field(default_factory=_to_be_released)
@@ -122,6 +130,24 @@ class Account:
     """As if there were so many training records; no data are loaded then."""
     shape: tuple[int, int, int] = (32, 32, 3)
     """Height, width and channels of an image, where no data are loaded."""
+
+
+@dataclass(frozen=True)
+class Verify:
+    """Prove by experiment that `rpjax train --method dpsgd` is what it claims to be.
+
+    Takes the options of that command, and its data, learner and batches; trains
+    nothing. The exit status is 1 if anything fails.
+
+    --config FILE takes options from a YAML file, and --recipe NAME those of a known
+    training (docs/dpsgd.md); what stands beside them comes on top.
+    """
+
+    config: ExperimentConfig = field(default_factory=_to_be_released)
+    method: Literal["dpsgd"] = "dpsgd"
+    """By which method."""
+    checks: tuple[Check, ...] = CHECKS
+    """Which checks."""
 
 
 @dataclass(frozen=True)
@@ -164,17 +190,19 @@ class Merge:
     """Folder that `rpjax sweep` wrote."""
 
 
-def run(name: str, argv: list[str]) -> None:
-    """Parse the options of one command and carry it out."""
+def run(name: str, argv: list[str]) -> int:
+    """Parse the options of one command and carry it out; the exit status."""
     kind, action = _COMMANDS[name]
-    argv, default = _with_file(kind, argv)
+    argv, default, recipe = _with_defaults(kind, argv)
     options: dict[str, Any] = {} if default is None else {"default": default}
     config = (Flat, tyro.conf.OmitSubcommandPrefixes)
     parsed = tyro.cli(kind, args=argv, prog=f"rpjax {name}", config=config, **options)
     console = Console()
     if name in DISTRIBUTED:
         console = _joined()
-    action(parsed, console)
+    if recipe is not None:
+        console.print(str(recipe), highlight=False, soft_wrap=True)
+    return action(parsed, console) or 0
 
 
 def _joined() -> Console:
@@ -192,23 +220,41 @@ def _joined() -> Console:
     return console
 
 
-def _with_file(kind: type, argv: list[str]) -> tuple[list[str], Any]:
-    """Take ``--config FILE`` out of the options; its values become the defaults."""
+def _with_defaults(kind: Any, argv: list[str]) -> tuple[list[str], Any, Recipe | None]:
+    """Take ``--recipe NAME`` and ``--config FILE`` out of the options.
+
+    Their values become the defaults, the file's on top of the recipe's; what both leave
+    out is the command's.
+    """
     if "config" not in {f.name for f in dataclasses.fields(kind)}:
-        return argv, None
+        return argv, None, None
+    argv, name = _taken(argv, "--recipe")
+    argv, file = _taken(argv, "--config")
+    if name is None and file is None:
+        return argv, None, None
+    default, recipe = kind(), None
+    if name is not None:
+        recipe = recipes.named(name)
+        default = _replaced(default, recipes.followed(recipe, default.config))
+        if isinstance(default, Train):
+            default = dataclasses.replace(default, method="dpsgd")
+    if file is not None:
+        default = _replaced(default, read_config(Path(file), default.config))
+    return argv, default, recipe
+
+
+def _replaced(options: Any, config: ExperimentConfig) -> Any:
+    return dataclasses.replace(options, config=config)
+
+
+def _taken(argv: list[str], option: str) -> tuple[list[str], str | None]:
+    """The words without an option and its value, and the value."""
     for position, word in enumerate(argv):
-        if word == "--config" and position + 1 < len(argv):
-            rest = argv[:position] + argv[position + 2 :]
-            return rest, _from_file(kind, Path(argv[position + 1]))
-        if word.startswith("--config="):
-            rest = argv[:position] + argv[position + 1 :]
-            return rest, _from_file(kind, Path(word.partition("=")[2]))
+        if word == option and position + 1 < len(argv):
+            return argv[:position] + argv[position + 2 :], argv[position + 1]
+        if word.startswith(f"{option}="):
+            return argv[:position] + argv[position + 1 :], word.partition("=")[2]
     return argv, None
-
-
-def _from_file(kind: Any, file: Path) -> Any:
-    """The options with the file's values; what it leaves out is the command's."""
-    return kind(config=read_config(file, kind().config))
 
 
 def _compare(options: Compare, console: Console) -> None:
@@ -284,6 +330,28 @@ def _account(options: Account, console: Console) -> None:
         console.print()
 
 
+def _verify(options: Verify, console: Console) -> int:
+    # so that there are two devices to compare; too late if one was touched already
+    with contextlib.suppress(RuntimeError):
+        jax.config.update("jax_num_cpu_devices", 2)
+    ready = prepare(
+        dataclasses.replace(options.config, methods=(options.method,)), console
+    )
+    each, training = ready.plans[0], ready.config.training
+    verdict = verify(
+        each.learner,
+        ready.dataset.train.take(ready.training_positions),
+        batch_size=each.batch_size,
+        steps=each.steps,
+        devices=training.devices,
+        delta=ready.config.dp.delta,
+        seed=ready.config.seed,
+        checks=options.checks,
+    )
+    console.print(verdict)
+    return 0 if verdict.ok else 1
+
+
 def _report(options: Report, console: Console) -> None:
     _reported(report.load(options.run), options.run, console)
 
@@ -342,12 +410,13 @@ def _percent(estimate: dict[str, Any]) -> str:
     return f"{value:.1f} % [{low:.1f}, {high:.1f}]"
 
 
-_COMMANDS: dict[str, tuple[type, Callable[..., None]]] = {
+_COMMANDS: dict[str, tuple[type, Callable[..., int | None]]] = {
     "compare": (Compare, _compare),
     "train": (Train, _train),
     "evaluate": (Evaluate, _evaluate),
     "attack": (Attack, _attack),
     "account": (Account, _account),
+    "verify": (Verify, _verify),
     "data": (data.Data, data.run),
     "report": (Report, _report),
     "sweep": (Sweep, _sweep),

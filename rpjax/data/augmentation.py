@@ -1,6 +1,7 @@
 """Random flips and crops on the device, each record with its own key."""
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -10,22 +11,33 @@ from rpjax.annotations import Pixels, PRNGKey, RecordKeys
 from rpjax.errors import InputError
 from rpjax.keys import view
 
+Padding = Literal["zeros", "symmetric"]
+# what numpy calls them
+_MODES = {"zeros": "constant", "symmetric": "symmetric"}
+
 
 @dataclass(frozen=True)
 class Augmentation:
     """What is done to each training image, anew in each step.
 
-    crop: pad with zeros by so many pixels on each side, then cut out a random window of
-        the original size; 0 leaves the image where it is.
+    crop: pad by so many pixels on each side, then cut out a random window of the
+        original size; 0 leaves the image where it is.
     flip: mirror left and right with probability one half (not for digits).
+    padding: what lies outside: "zeros", which is mid-grey where pixels were mapped to
+        [-1, 1]; or "symmetric", the image mirrored with its outermost row (De et al.,
+        arXiv 2204.13650).
     """
 
     crop: int = 0
     flip: bool = False
+    padding: Padding = "zeros"
 
     def __post_init__(self) -> None:
         if self.crop < 0:
             raise InputError(f"crop is {self.crop}; it must be >= 0 pixels")
+        if self.padding not in _MODES:
+            known = " or ".join(map(repr, get_args(Padding)))
+            raise InputError(f"padding is {self.padding!r}; it is {known}")
 
     def __call__(self, keys: RecordKeys, images: Pixels) -> Pixels:
         """Augmented images, (b, h, w, c) as given."""
@@ -36,13 +48,18 @@ class Augmentation:
     def views(
         self, keys: RecordKeys, images: Pixels, count: int
     ) -> Float[Array, "b views h w c"]:
-        """`count` independent augmentations of each image; one is that of a call."""
+        """So many independent augmentations of each image.
+
+        View i comes from the record's key with i folded in; a single view from the key
+        itself, so that it is what calling this object gives.
+        """
+        if count < 1:
+            raise InputError(f"count is {count}; it must be >= 1 view")
         if count == 1:
             return self(keys, images)[:, None]
 
-        def one(number: Array) -> Array:
-            own = jax.vmap(lambda key: view(key, number))(keys)
-            return self(own, images)
+        def one(number: Array) -> Pixels:
+            return self(jax.vmap(lambda key: view(key, number))(keys), images)
 
         return jax.vmap(one, out_axes=1)(jnp.arange(count))
 
@@ -51,9 +68,8 @@ class Augmentation:
         if self.crop:
             edges = ((self.crop, self.crop), (self.crop, self.crop), (0, 0))
             offset = jax.random.randint(crop_key, (2,), 0, 2 * self.crop + 1)
-            image = jax.lax.dynamic_slice(
-                jnp.pad(image, edges), (*offset, 0), image.shape
-            )
+            padded = jnp.pad(image, edges, _MODES[self.padding])
+            image = jax.lax.dynamic_slice(padded, (*offset, 0), image.shape)
         if self.flip:
             mirrored = jax.random.bernoulli(flip_key)
             image = jnp.where(mirrored, image[:, ::-1], image)

@@ -5,7 +5,7 @@ from typing import Any
 
 from rpjax.data.records import Dataset
 from rpjax.errors import InputError
-from rpjax.experiments.config import ExperimentConfig
+from rpjax.experiments.config import DPConfig, ExperimentConfig
 
 # the shadow models' seeds are a million further on, and all must be 32-bit numbers
 LARGEST_SEED = 2**31 - 1
@@ -20,6 +20,9 @@ RANGES: dict[str, Range] = {
     "model.groups": (1, math.inf),
     "training.momentum": (0, 1),
     "training.weight_decay": (0, math.inf),
+    "dp.steps": (1, math.inf),
+    "dp.momentum": (0, 1),
+    "dp.augmentation_multiplicity": (1, math.inf),
     "dp.stop_at_epsilon": (0, math.inf),
     "attack.draws": (1, math.inf),
 }
@@ -51,6 +54,18 @@ def check(config: ExperimentConfig) -> None:
         value = _field(config, name)
         if value is not None and not math.isfinite(value):
             raise InputError(f"{name} is {value}; it must be finite")
+    _check_dp(config.dp)
+
+
+def _check_dp(dp: DPConfig) -> None:
+    if dp.steps is not None and dp.epochs is not None:
+        raise InputError(f"dp.steps is {dp.steps} and dp.epochs {dp.epochs}; give one")
+    if dp.average is not None and dp.average not in dp.averages:
+        kept = ", ".join(f"{decay:g}" for decay in dp.averages) or "none"
+        raise InputError(
+            f"dp.average is {dp.average:g}; it must be one of dp.averages, which are: "
+            f"{kept}"
+        )
 
 
 def check_crop(config: ExperimentConfig, dataset: Dataset) -> None:

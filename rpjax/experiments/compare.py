@@ -167,7 +167,7 @@ def target(ready: Prepared, each: Plan, folder: RunFolder, console: Console) -> 
             **training_options(ready, each),
         )
     told(run, console)
-    return converged(run, each)
+    return each.released(converged(run, each))
 
 
 def shadow_bank(
@@ -185,8 +185,8 @@ def shadow_bank(
             **training_options(ready, each),
         )
     told(bank.run, console)
-    converged(bank.run, each)
-    return bank
+    released = each.released(converged(bank.run, each))
+    return dataclasses.replace(bank, run=released)
 
 
 def told(run: Run, console: Console) -> None:
@@ -227,7 +227,7 @@ def measured(ready: Prepared, each: Plan, run: Run) -> dict[str, Any]:
         "label": each.label,
         "description": each.description,
         "model": model_facts(ready.config, run),
-        "training": training_facts(run),
+        "training": training_facts(run) | {"average": each.average},
         "utility": utility(ready, run),
         "cost": cost_facts(run),
         "guarantee": run.guarantee(ready.config.dp.delta).as_dict(),
@@ -308,6 +308,7 @@ def training_facts(run: Run) -> dict[str, Any]:
         "epochs": run.epochs,
         "noise_multiplier": run.learner.mechanism.noise_multiplier,
         "clip_norm": run.learner.mechanism.clip_norm,
+        "clipping": run.learner.mechanism.clipping,
         "sampling": run.sampler.kind,
         "capacity": run.sampler.capacity,
         "batch_size": run.sampler.batch_size,

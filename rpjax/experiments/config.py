@@ -17,16 +17,19 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import tyro
 import yaml
 
+from rpjax.data.augmentation import Padding
 from rpjax.data.membership import Protocol
 from rpjax.data.survey import Broken
 from rpjax.errors import InputError
 from rpjax.learners.inputs import Draw
 from rpjax.learners.networks import Combine, Mapping
 from rpjax.models.conv import Convolution
-from rpjax.models.resnet import Norm, Stem
+from rpjax.models.resnet import Norm, Shortcut, Stem
 from rpjax.training.loop import NoiseSeed
 
 named = tyro.conf.arg
+Clipping = Literal["flat", "normalised", "automatic", "per_layer", "adaptive"]
+Engine = Literal["auto", "vmap", "two_pass", "bookkeeping"]
 Method = Literal["plain", "strategy1", "strategy2", "ensemble", "dpsgd"]
 METHODS: tuple[Method, ...] = get_args(Method)
 
@@ -67,6 +70,10 @@ class ModelConfig:
     """batch: statistics over the batch; not with DP-SGD."""
     groups: int = 8
     """Most groups of the group normalisation."""
+    norm_last: bool = False
+    """Normalise after the activation, not before it."""
+    shortcut: Shortcut = "shared"
+    """own: an activation and normalisation for the projections of the skip alone."""
     standardise: bool = False
     """Weight-standardised convolutions."""
     skip: bool = True
@@ -113,6 +120,8 @@ class TrainingConfig:
     """Random shifts by up to so many pixels."""
     flip: bool | None = None
     """Random mirror images."""
+    padding: Padding = "zeros"
+    """What a shift moves in; symmetric: the image, mirrored."""
     devices: int | str | None = None
     """How many, such as 8, or member=2,data=4; left out: one, or all of several
     processes."""
@@ -125,21 +134,45 @@ class DPConfig:
     """How DP-SGD is trained."""
 
     epsilon: float = 8.0
-    """Privacy target, for adding or removing one record."""
+    """Privacy target, for adding or removing one record (shuffled: emptying one)."""
     delta: float = 1e-5
     """Privacy target; also where residual perturbation's epsilon is stated."""
     clip_norm: float = 1.0
     """l2 norm to which each record's gradient is clipped."""
+    clipping: Clipping = "flat"
+    """normalised: divided by the clip norm, so that it does not set the step's size."""
     noise_multiplier: float | None = None
     """Noise over clip norm; left out, it is found from epsilon and delta."""
     stop_at_epsilon: float | None = None
     """Stop before the step that would exceed this epsilon at delta."""
     epochs: Annotated[float | None, named(name="dp-epochs")] = None
     """Passes over the training records, on average."""
+    steps: Annotated[int | None, named(name="dp-steps")] = None
+    """Updates, in place of epochs."""
     batch_size: Annotated[int | None, named(name="dp-batch-size")] = None
     """Expected records in a step."""
     learning_rate: Annotated[float | None, named(name="dp-learning-rate")] = None
-    """At the start; falls to zero along a cosine."""
+    """At the start."""
+    schedule: Annotated[Literal["cosine", "constant"], named(name="dp-schedule")] = (
+        "cosine"
+    )
+    """cosine: falls to zero; constant: stays."""
+    momentum: Annotated[float | None, named(name="dp-momentum")] = None
+    """Nesterov's; left out: the other methods'."""
+    augmentation_multiplicity: Annotated[int, named(name="augmult")] = 1
+    """Random views of each record whose mean gradient is clipped."""
+    trainable: tuple[str, ...] = ()
+    """Beginnings of the paths of the parameters to train, such as head; none: all."""
+    averages: tuple[float, ...] = ()
+    """Decays of the averages of the parameters that are kept, such as 0.99 0.999."""
+    average: float | None = None
+    """Which of them is evaluated and attacked; left out: the last parameters."""
+    sampling: Literal["poisson", "shuffled"] = "poisson"
+    """shuffled: epochs in random order, with a guarantee of their own."""
+    noise_source: Literal["threefry", "secure"] = "threefry"
+    """secure: the noise comes from the host's cryptographic generator."""
+    engine: Engine = "auto"
+    """How gradients of single records are computed; auto: what measures fastest."""
     microbatch: int | None = None
     """Records whose gradients are in memory at once; left out: all."""
 
@@ -219,7 +252,30 @@ def from_yaml(text: str, base: Any = None) -> Any:
     except yaml.YAMLError as error:
         raise InputError(f"config: not YAML ({str(error).splitlines()[0]})") from error
     base = ExperimentConfig() if base is None else base
-    return base if values is None else _built(base, values, "config")
+    return base if values is None else overlaid(base, values, "config")
+
+
+def overlaid(base: Any, values: Any, where: str) -> Any:
+    """`base` with a mapping's values, each checked against its field's annotation.
+
+    where: what an error calls the mapping.
+
+    Raises:
+        InputError: no mapping, an unknown field, or a value of another type.
+    """
+    if not isinstance(values, dict):
+        raise InputError(f"{where} is {values!r}; it must be a mapping of fields")
+    hints = get_type_hints(type(base))
+    unknown = [name for name in values if name not in hints]
+    if unknown:
+        raise InputError(
+            f"{where}.{unknown[0]} is not a field; known: {', '.join(hints)}"
+        )
+    checked = {
+        name: _value(hints[name], value, f"{where}.{name}", getattr(base, name))
+        for name, value in values.items()
+    }
+    return dataclasses.replace(base, **checked)
 
 
 def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
@@ -237,26 +293,9 @@ def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield prefix + name, value
 
 
-def _built(base: Any, values: Any, where: str) -> Any:
-    """`base` with a mapping's values, each checked against its field's annotation."""
-    if not isinstance(values, dict):
-        raise InputError(f"{where} is {values!r}; it must be a mapping of fields")
-    hints = get_type_hints(type(base))
-    unknown = [name for name in values if name not in hints]
-    if unknown:
-        raise InputError(
-            f"{where}.{unknown[0]} is not a field; known: {', '.join(hints)}"
-        )
-    checked = {
-        name: _value(hints[name], value, f"{where}.{name}", getattr(base, name))
-        for name, value in values.items()
-    }
-    return dataclasses.replace(base, **checked)
-
-
 def _value(hint: Any, value: Any, where: str, base: Any = None) -> Any:
     if dataclasses.is_dataclass(hint):
-        return _built(base, value, where)
+        return overlaid(base, value, where)
     origin, args = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         if value is None:

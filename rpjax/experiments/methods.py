@@ -6,16 +6,17 @@ from typing import Any
 import jax.numpy as jnp
 import optax
 
+from rpjax.averaging import averaged
 from rpjax.batches import poisson_slots
 from rpjax.data.augmentation import Augmentation
 from rpjax.errors import InputError
-from rpjax.experiments.config import METHODS, ExperimentConfig, Method
+from rpjax.experiments.config import METHODS, DPConfig, ExperimentConfig, Method
 from rpjax.learners import Inputs, Learner, dpsgd, ensemble, supervised
 from rpjax.models import resnet, wide_resnet
 from rpjax.perturbations import Additive, Multiplicative, Perturbation
 from rpjax.privacy import Guarantee
 from rpjax.privacy import dpsgd as accounting
-from rpjax.training import Budget, guarantee
+from rpjax.training import Budget, Run, guarantee
 from rpjax.training.budget import Meter
 from rpjax.training.loop import sampler_for, step_count
 from rpjax.training.run import spending
@@ -36,6 +37,15 @@ class Plan:
     steps: int
     records: int
     config: ExperimentConfig
+
+    @property
+    def average(self) -> float | None:
+        """Decay of the average of the parameters that is released; None: the last."""
+        return self.config.dp.average if self.name == "dpsgd" else None
+
+    def released(self, run: Run) -> Run:
+        """What of a run by this plan is evaluated and attacked."""
+        return run if self.average is None else run.averaged(self.average)
 
     @property
     def budget(self) -> Budget | None:
@@ -89,6 +99,7 @@ def _described(
     strategy1 = Additive(noise.gamma)
     strategy2 = Multiplicative(noise.gamma_relative, noise.floor)
     how = "jointly" if config.ensemble.joint else "independently"
+    average = config.dp.average
     lines: dict[str, tuple[str, str, Perturbation | None]] = {
         "plain": ("Plain", "The net as it is, without any noise.", None),
         "strategy1": (
@@ -110,7 +121,8 @@ def _described(
             f"DP-SGD (ε = {config.dp.epsilon:g})"
             if config.dp.noise_multiplier is None
             else f"DP-SGD (σ = {config.dp.noise_multiplier:g})",
-            "Per-example gradients, clipped, with Gaussian noise on their sum.",
+            "Per-example gradients, clipped, with Gaussian noise on their sum"
+            + (f"; parameters averaged with decay {average:g}." if average else "."),
             None,
         ),
     }
@@ -126,6 +138,8 @@ def _model(
         "stem": options.stem,
         "norm": options.norm,
         "groups": options.groups,
+        "norm_last": options.norm_last,
+        "shortcut": options.shortcut,
         "standardise": options.standardise,
         "skip": options.skip,
         "convolution": options.convolution,
@@ -143,7 +157,7 @@ def _inputs(config: ExperimentConfig) -> Inputs:
     return Inputs(
         noise=noise.input_noise,
         bound=noise.input_bound,
-        augmentation=Augmentation(training.crop, training.flip),
+        augmentation=Augmentation(training.crop, training.flip, training.padding),
     )
 
 
@@ -155,7 +169,9 @@ def _supervised(
     assert training.learning_rate is not None
 
     def learner(steps: int) -> Learner:
-        tx = _sgd(training.learning_rate, steps, training)
+        rate = _rate(training.learning_rate)
+        schedule = optax.cosine_decay_schedule(rate, steps)
+        tx = _sgd(schedule, training.momentum, training.weight_decay)
         inputs = _inputs(config)
         if model.perturbation is None:
             # plain training is the yardstick: it sees the images as they are
@@ -170,47 +186,87 @@ def _supervised(
 def _dpsgd(
     config: ExperimentConfig, model: Any, records: int
 ) -> tuple[Learner, int, int]:
-    dp = config.dp
+    dp, augmentation = config.dp, _inputs(config).augmentation
     assert dp.batch_size is not None
-    assert dp.epochs is not None
     if not 1 <= dp.batch_size <= records:
         raise InputError(
             f"dp-batch-size is {dp.batch_size}; it must lie between 1 and the number "
             f"of training records = {records}"
         )
-    if not dp.epochs > 0:
-        raise InputError(f"dp-epochs is {dp.epochs}; it must be > 0")
-    steps = max(1, round(dp.epochs * records / dp.batch_size))
-    sigma = dp.noise_multiplier
-    if sigma is None:
-        sigma = accounting.noise_multiplier_for(
-            dp.epsilon,
-            dp.delta,
-            dp.batch_size / records,
-            steps,
-            truncation=accounting.Truncation(
-                records, poisson_slots(records, dp.batch_size)
-            ),
+    if dp.augmentation_multiplicity > 1 and augmentation == Augmentation():
+        raise InputError(
+            f"augmult is {dp.augmentation_multiplicity}; without crop or flip all "
+            "views of a record are the same"
         )
+    steps = _dp_steps(dp, records)
     learner = dpsgd(
         model,
-        _sgd(dp.learning_rate, steps, config.training),
-        Inputs(augmentation=_inputs(config).augmentation),
+        _dp_optimiser(config, steps),
+        Inputs(augmentation=augmentation),
         clip_norm=dp.clip_norm,
-        noise_multiplier=sigma,
+        noise_multiplier=_noise_multiplier(dp, records, steps),
         batch_size=dp.batch_size,
         microbatch=dp.microbatch,
+        clipping=dp.clipping,
+        engine=dp.engine,
+        augmentation_multiplicity=dp.augmentation_multiplicity,
+        trainable=dp.trainable or None,
+        sampling=dp.sampling,
+        noise=dp.noise_source,
     )
     return learner, dp.batch_size, steps
 
 
-def _sgd(
-    learning_rate: float | None, steps: int, training: Any
-) -> optax.GradientTransformation:
+def _dp_steps(dp: DPConfig, records: int) -> int:
+    if dp.steps is not None:
+        return dp.steps
+    assert dp.batch_size is not None
+    assert dp.epochs is not None
+    if not dp.epochs > 0:
+        raise InputError(f"dp-epochs is {dp.epochs}; it must be > 0")
+    return max(1, round(dp.epochs * records / dp.batch_size))
+
+
+def _noise_multiplier(dp: DPConfig, records: int, steps: int) -> float:
+    """The one that is asked for, or else the least for the target epsilon."""
+    assert dp.batch_size is not None
+    if dp.noise_multiplier is not None:
+        return dp.noise_multiplier
+    run = (dp.epsilon, dp.delta, dp.batch_size / records, steps)
+    if dp.sampling == "shuffled":
+        return accounting.noise_multiplier_for(
+            *run, adjacency="zero_out", sampling="shuffled"
+        )
+    slots = poisson_slots(records, dp.batch_size)
+    return accounting.noise_multiplier_for(
+        *run, truncation=accounting.Truncation(records, slots)
+    )
+
+
+def _dp_optimiser(config: ExperimentConfig, steps: int) -> optax.GradientTransformation:
+    dp, training = config.dp, config.training
+    rate = _rate(dp.learning_rate)
+    schedule = (
+        optax.constant_schedule(rate)
+        if dp.schedule == "constant"
+        else optax.cosine_decay_schedule(rate, steps)
+    )
+    momentum = training.momentum if dp.momentum is None else dp.momentum
+    tx = _sgd(schedule, momentum, training.weight_decay)
+    return averaged(tx, dp.averages) if dp.averages else tx
+
+
+def _rate(learning_rate: float | None) -> float:
     if learning_rate is None or not learning_rate > 0:
         raise InputError(f"learning_rate is {learning_rate}; it must be > 0")
-    schedule = optax.cosine_decay_schedule(learning_rate, steps)
-    sgd = optax.sgd(schedule, momentum=training.momentum, nesterov=True)
-    if training.weight_decay == 0:
+    return learning_rate
+
+
+def _sgd(
+    schedule: optax.Schedule, momentum: float, weight_decay: float
+) -> optax.GradientTransformation:
+    # without momentum there is no second copy of the parameters to keep
+    sgd = optax.sgd(schedule, momentum=momentum or None, nesterov=momentum > 0)
+    if weight_decay == 0:
         return sgd
-    return optax.chain(optax.add_decayed_weights(training.weight_decay), sgd)
+    return optax.chain(optax.add_decayed_weights(weight_decay), sgd)

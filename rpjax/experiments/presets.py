@@ -64,6 +64,8 @@ def fill(config: ExperimentConfig, *presets: dict[str, Any]) -> ExperimentConfig
         for group, defaults in values.items():
             part = getattr(config, group)
             missing = {k: v for k, v in defaults.items() if getattr(part, k) is None}
+            if group == "dp" and part.steps is not None:
+                missing.pop("epochs", None)  # one of the two says how long
             filled = dataclasses.replace(part, **missing)
             config = dataclasses.replace(config, **{group: filled})
     return config

@@ -65,7 +65,7 @@ def by_bookkeeping(loss: Loss, params: PyTree, records: PyTree) -> Examples:
     seen = survey(loss, params, records)
 
     def one(record: PyTree) -> tuple[Any, Any]:
-        taps = [zeros(call.output, (params, record)) for call in seen.calls]
+        taps = [zeros(call.output, (leaves[:1], record)) for call in seen.calls]
         others = [leaves[i] for i in seen.elsewhere]
 
         def traced(taps: Any, others: Any) -> tuple[Array, Any]:

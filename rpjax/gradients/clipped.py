@@ -114,7 +114,9 @@ def _in_microbatches(
     total, norms, aux = jax.eval_shape(part, jnp.zeros((), needed.dtype))
     longer = lambda s: jax.ShapeDtypeStruct((chunks * size, *s.shape[1:]), s.dtype)
     empty = Clipped(total, longer(norms), jax.tree.map(longer, aux))
-    start = jax.tree.map(lambda s: zeros(s, (params, records)), empty)
+    start = jax.tree.map(
+        lambda s: zeros(s, (jax.tree.leaves(params)[:1], records)), empty
+    )
     total, norms, aux = jax.lax.fori_loop(0, needed, add, start)
     return Clipped(total, norms[:count], jax.tree.map(lambda a: a[:count], aux))
 

@@ -119,22 +119,13 @@ def keep(kept: Bool[Array, " b"], leaf: Array) -> Array:
 def zeros(shape: Any, given: PyTree) -> Array:
     """Zeros that vary over the mesh axes over which `given` varies.
 
-    Otherwise their gradient would be summed over those axes by itself.
+    Otherwise their gradient would be summed over those axes by itself. What they vary
+    over is taken on by a choice between two equal values, which costs nothing: every
+    version of jax has another name for it.
     """
     made = jnp.zeros(shape.shape, shape.dtype)
-    axes: set[str] = set()
     for leaf in jax.tree.leaves(given):
-        axes |= _varying(jax.typeof(leaf))
-    if not axes:
-        return made
-    names = tuple(sorted(axes))
-    if hasattr(jax.lax, "pcast"):
-        return jax.lax.pcast(made, names, to="varying")
-    return jax.lax.pvary(made, names)  # jax < 0.9
-
-
-def _varying(kind: Any) -> frozenset[str]:
-    """The mesh axes over which an array of this type varies."""
-    if hasattr(kind, "manual_axis_type"):
-        return frozenset(kind.manual_axis_type.varying)
-    return frozenset(getattr(kind, "vma", ()))  # older jax
+        is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        numbers = jax.random.key_data(leaf) if is_key else leaf
+        made = jnp.where(numbers.ravel()[0] != 0, made, made)
+    return made

@@ -27,6 +27,7 @@ from flax.linen.linear import canonicalize_padding
 from jax import lax
 from jaxtyping import Array, Float
 
+from rpjax.gradients.examples import zeros
 from rpjax.models.conv import HOOKS, Reparametrised, per_example_kernel
 
 Positions = Float[Array, "b t _"]
@@ -182,7 +183,7 @@ def _convolution(layer: nn.Conv, inputs: Array) -> Rule | None:
                 precision="highest",
             )
 
-        zero = jnp.zeros(shape, a.dtype)
+        zero = zeros(jax.ShapeDtypeStruct(shape, a.dtype), (a, g))
         return jax.vjp(forward, zero)[1](g.astype(a.dtype))[0].astype(jnp.float32)
 
     return Rule(

@@ -170,6 +170,7 @@ class Learner(NamedTuple):
         None if each answers for itself.
     open: which fields of `Implementation` this learner leaves open.
     using: (implementation) -> this learner, computed in that way where it is open.
+    with_optimiser: (optimiser) -> this learner with that one; None if it is fixed.
     """
 
     init: Init
@@ -182,6 +183,7 @@ class Learner(NamedTuple):
     combine: Callable[[Array], Array] | None = None
     open: frozenset[str] = frozenset()
     using: Callable[[Implementation], "Learner"] | None = None
+    with_optimiser: Callable[..., "Learner"] | None = None
 
     def computed(self, how: Implementation) -> "Learner":
         """This learner, computed in that way where it is left open."""

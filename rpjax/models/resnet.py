@@ -22,6 +22,7 @@ from rpjax.perturbations import Perturbation, euler_step
 
 Norm = Literal["group", "batch"]
 Stem = Literal["cifar", "imagenet"]
+Shortcut = Literal["shared", "own"]
 
 CIFAR_DEPTHS = (8, 20, 26, 32, 44, 56, 110)
 STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
@@ -33,7 +34,8 @@ def resnet(depth: int, classes: int, **options: Any) -> "ResNet":
     6n + 2 (8, 20, 26, 32, 44, 56, 110) are the CIFAR nets of He et al. (arXiv
     1603.05027): three stages of width 16, 32, 64. 18, 34 and 50 have four stages of
     width 64 to 512, with bottleneck blocks in 50. `options` are the fields of `ResNet`:
-    perturbation, stem, norm, groups, standardise, skip, convolution, dtype.
+    perturbation, stem, norm, groups, norm_last, shortcut, standardise, skip,
+    convolution, dtype.
     """
     if depth in CIFAR_DEPTHS:
         stages = ((depth - 2) // 6,) * 3
@@ -55,8 +57,8 @@ def wide_resnet(depth: int, width: int, classes: int, **options: Any) -> "ResNet
     """WRN-depth-width (Zagoruyko and Komodakis, arXiv 1605.07146).
 
     Three stages of (depth - 4) / 6 blocks, 16, 32 and 64 times `width` channels wide.
-    `options` as for `resnet`; De et al. (arXiv 2204.13650) train it privately with
-    ``groups=16, standardise=True, norm_last=True``.
+    `options` as for `resnet`. De et al. (arXiv 2204.13650) train it privately with
+    ``groups=16, standardise=True, norm_last=True, shortcut="own"``.
     """
     if depth < 10 or (depth - 4) % 6:
         raise InputError(f"depth is {depth}; a wide ResNet has 6 n + 4 with n >= 1")
@@ -78,6 +80,9 @@ class ResNet(nn.Module):
         `stem_width` channels.
     norm, groups: "group" (per record) or "batch" (running statistics at evaluation).
     norm_last: normalise after the activation, not before it (De et al.).
+    shortcut: "shared" projects where the shape changes, from the activated input of
+        the block; "own" in the first block of every stage, from an activation and
+        normalisation of its own (De et al.).
     standardise: weight-standardised convolutions.
     skip: False removes the identity, for the paper's ablation.
     convolution: how convolutions are computed, see `rpjax.models.conv`.
@@ -96,6 +101,7 @@ class ResNet(nn.Module):
     norm: Norm = "group"
     groups: int = 8
     norm_last: bool = False
+    shortcut: Shortcut = "shared"
     standardise: bool = False
     skip: bool = True
     convolution: Convolution = "auto"
@@ -132,7 +138,10 @@ class ResNet(nn.Module):
                 block_keys = None
                 if self.perturbation is not None and keys is not None:
                     block_keys = rp_keys.per_block(keys, index)
-                x = Block(layers, width, stride, name=f"block{index}")(block_keys, x)
+                block = Block(
+                    layers, width, stride, position == 0, name=f"block{index}"
+                )
+                x = block(block_keys, x)
                 index += 1
         x = layers.activated(x, "head_norm")
         x = jnp.mean(x, (1, 2), dtype=jnp.float32)
@@ -142,13 +151,15 @@ class ResNet(nn.Module):
 class Block(nn.Module):
     """One residual block: the Euler step ``x + F(x) + noise``.
 
-    Where the shape changes, x is a 1x1 convolution of the activated input. Without a
-    skip the step is ``F(x) + noise``, and Strategy II scales with F(x).
+    Where the shape changes, x is a 1x1 convolution of the activated input; see
+    `ResNet.shortcut`. Without a skip the step is ``F(x) + noise``, and Strategy II
+    scales with F(x).
     """
 
     layers: "_Layers"
     width: int
     stride: int
+    first: bool
 
     @nn.compact
     def __call__(
@@ -174,7 +185,10 @@ class Block(nn.Module):
             )
         if not net.skip:
             return euler_step(keys, net.perturbation, f, jnp.zeros_like(f))
-        if x.shape != f.shape:
+        if net.shortcut == "own" and self.first:
+            activated = layers.activated(x, "shortcut_norm")
+            x = layers.conv(channels, (1, 1), strides, name="shortcut")(activated)
+        elif x.shape != f.shape:
             x = layers.conv(channels, (1, 1), strides, name="shortcut")(activated)
         return euler_step(keys, net.perturbation, x, f)
 

@@ -59,9 +59,13 @@ def losses(step: Step, steps: int, delta: float, adjacency: Adjacency) -> Any:
 
     The grid only ever rounds epsilon upward.
     """
-    untruncated = step._replace(size=None, capacity=None)
-    rough = _renyi_epsilon(untruncated, steps, ROUGH_ORDERS, delta)
-    return _step_losses(step, _grid(rough), adjacency).self_compose(steps)
+    grid = _grid(rough(step._replace(size=None, capacity=None), steps, delta))
+    return _step_losses(step, grid, adjacency).self_compose(steps)
+
+
+def rough(step: Step, steps: int, delta: float) -> float:
+    """How large epsilon will be: by Renyi divergences of whole orders."""
+    return _renyi_epsilon(step, steps, ROUGH_ORDERS, delta)
 
 
 def relation(adjacency: Adjacency) -> Any:
@@ -114,14 +118,14 @@ def _step_losses(step: Step, grid: float, adjacency: Adjacency) -> Any:
     )
 
 
-def _grid(rough: float) -> float:
+def _grid(about: float) -> float:
     """1e-3 for epsilons from 1 to 1000, finer for smaller ones, coarser for larger.
 
     Small epsilons would be rounded up by a tenth, large ones would need gigabytes. In
     powers of two, so that neighbouring numbers of steps share one step's distribution.
     """
-    finer = round(math.log2(min(max(rough, 1e-2), 1.0)))
-    coarser = math.ceil(math.log2(max(rough / 1000, 1.0)))
+    finer = round(math.log2(min(max(about, 1e-2), 1.0)))
+    coarser = math.ceil(math.log2(max(about / 1000, 1.0)))
     return 1e-3 * 2.0 ** (finer + coarser)
 
 

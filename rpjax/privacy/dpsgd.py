@@ -65,7 +65,8 @@ def epsilon(
 
     Args:
         noise_multiplier: sigma, standard deviation of the noise on the sum of clipped
-            gradients over the most that one record changes it; infinite epsilon at 0.
+            gradients over the most that one record changes it. Epsilon is infinite
+            below 1e-4, and where it would exceed 1e8.
         sampling_probability: q in (0, 1], the (expected) batch over the records.
         steps: number of noisy updates, empty batches included.
         delta: in (0, 1), well below 1 / records to mean something.

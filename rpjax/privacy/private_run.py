@@ -13,6 +13,10 @@ from rpjax.privacy.truncation import Account, Truncation
 
 Accountant = Literal["pld", "rdp"]
 Sampling = Literal["poisson", "shuffled"]
+
+# beyond these the accountants' arithmetic overflows, and nothing is promised anyway
+LEAST_NOISE, LARGEST_EPSILON = 1e-4, 1e8
+
 Floats = np.float64 | npt.NDArray[np.float64]
 
 
@@ -92,7 +96,7 @@ class PrivateRun(NamedTuple):
         """Epsilon, and how truncation was paid for."""
         self.check()
         checks.not_negative("noise_multiplier", noise_multiplier)
-        if noise_multiplier == 0:
+        if not self._answerable(noise_multiplier):
             return Accounted(math.inf, None)
         if self.sampling == "shuffled":
             return Accounted(self._shuffled(noise_multiplier), None)
@@ -104,6 +108,13 @@ class PrivateRun(NamedTuple):
         if cut.account == "exact":
             return Accounted(self._exact(noise_multiplier), "exact")
         return self._cheapest(noise_multiplier, cut)
+
+    def _answerable(self, noise_multiplier: float) -> bool:
+        if noise_multiplier < LEAST_NOISE:
+            return False
+        q = 1.0 if self.sampling == "shuffled" else self.sampling_probability
+        rough = accountants.rough(Step(noise_multiplier, q), self.uses, self.delta)
+        return rough < LARGEST_EPSILON
 
     def _cheapest(self, noise_multiplier: float, cut: Truncation) -> Accounted:
         """Folded where that is as good as free, or where nothing else is allowed."""

@@ -1,12 +1,13 @@
 """What fitting a learner leaves behind, and what can be asked of it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
 from rpjax import intervals
+from rpjax.averaging import with_average
 from rpjax.data.records import Records
 from rpjax.data.sampling import Sampler
 from rpjax.errors import InputError
@@ -82,6 +83,16 @@ class Run:
         """Accuracy with its exact 95 % interval."""
         hits = self.answers(records, query).argmax(-1) == records.labels
         return intervals.clopper_pearson(int(hits.sum()), hits.size)
+
+    def averaged(self, decay: float) -> "Run":
+        """This run with the average of that decay in place of the last parameters.
+
+        For a run whose optimiser keeps one (`rpjax.averaging.averaged`). It is computed
+        from what training goes through anyway, so the guarantee is the same.
+        """
+        state = self.state
+        params = with_average(state.params, state.opt_state, decay)
+        return replace(self, state=state._replace(params=params))
 
     def guarantee(self, delta: float = 1e-5) -> Guarantee:
         """What is proved of the released weights, for which neighbours."""
