@@ -170,7 +170,7 @@ def test_dpsgd_is_compared_with_libraries_or_said_why_not(records):
     assert (plain["library"], plain["way"]) == ("rpjax", "plain")
     assert engine["relative"] == pytest.approx(engine["seconds"] / plain["seconds"])
     assert engine["examples_per_second"] == pytest.approx(8 / engine["seconds"])
-    assert engine["clipped_sum_differs_by"] < engine["tolerance"] == 1e-5
+    assert engine["clipped_sum_differs_by"] < 1e-6 < engine["tolerance"] < 1e-3
     assert engine["first_step_seconds"] > engine["seconds"]
     assert engine["memory_bytes"] > plain["memory_bytes"]
     assert engine["versions"].keys() == {"jax", "rpjax"}

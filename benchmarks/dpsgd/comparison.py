@@ -107,7 +107,7 @@ def prepared(settings: DPSGD, data: Path, accelerator: bool, watch: Watch) -> Tr
         watch,
     )
     watch("summing the clipped gradients of single records")
-    facts = fresh(
+    facts, tolerance = fresh(
         expected.write,
         *(data, settings.model, SHAPES[settings.size]),
         *(settings.records, settings.seed),
@@ -140,6 +140,7 @@ def prepared(settings: DPSGD, data: Path, accelerator: bool, watch: Watch) -> Tr
         pythons,
         Task(**{**common, **task, "clip_norm": CLIP_NORM}),
         Task(**common, **checked),
+        tolerance,
         settings.rounds,
         settings.turn_seconds,
     )
