@@ -121,8 +121,6 @@ def agree(model, shape, tolerance=1e-5, engines=tuple(ENGINES), part=None):
 RGB = (8, 8, 3)
 NETS: dict[str, Any] = {
     "ResNet-8": resnet(8, 10, perturbation=Additive(0.3)),
-    "ResNet-8, patches": resnet(8, 10, convolution="im2col"),
-    "ResNet-8, standardised": resnet(8, 10, standardise=True, convolution="xla"),
     "WRN-16-4": wide_resnet(16, 4, 10, groups=16, standardise=True, norm_last=True),
     "ResNet-18": resnet(18, 10),
 }
@@ -131,6 +129,17 @@ NETS: dict[str, Any] = {
 @pytest.mark.parametrize("net", NETS.values(), ids=NETS)
 def test_every_engine_gives_the_loops_clipped_sum(net):
     agree(net, RGB)
+
+
+OTHERS = {
+    "patches": resnet(8, 10, convolution="im2col"),
+    "standardised": resnet(8, 10, standardise=True, convolution="xla"),
+}
+
+
+@pytest.mark.parametrize("net", OTHERS.values(), ids=OTHERS)
+def test_bookkeeping_knows_every_kind_of_convolution(net):
+    agree(net, RGB, engines=("bookkeeping",))
 
 
 def test_bottlenecks_and_the_imagenet_stem_too():

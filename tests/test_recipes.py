@@ -155,11 +155,11 @@ def test_a_setting_that_cannot_be_is_one_line(words):
 SETTINGS = """
 methods: [dpsgd]
 train_on: all
-data: {train_records: 256}
+data: {train_records: 32}
 training: {crop: 1, padding: symmetric, noise_seed: fixed}
 dp:
-  {steps: 3, batch_size: 64, learning_rate: 4, schedule: constant, momentum: 0,
-  noise_multiplier: 0.1, clipping: normalised, engine: vmap, averages: [0.5, 0.99],
+  {steps: 3, batch_size: 4, learning_rate: 4, schedule: constant, momentum: 0,
+  noise_multiplier: 0.1, clipping: normalised, averages: [0.5, 0.99],
   average: 0.99, augmentation_multiplicity: 2}
 """
 

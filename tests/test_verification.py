@@ -99,7 +99,7 @@ FAULTS = {
     ),
     "not clipped": (("sensitivity", "parity"), "they are not clipped"),
     "not finite": (("sensitivity",), "NaN or infinite is let into the sum"),
-    "wrong gradient": (("parity",), "most of all in hidden/kernel"),
+    "wrong gradient": (("parity",), "gradients are not those of the loss, most"),
     "noise scaled to the mean": (("noise",), "scaled to the mean and added to the sum"),
     "undivided noise": (("noise",), "scaled to the sum is added to the mean"),
     "noise on each device": (("noise",), "each of 2 devices adds noise of its own"),
