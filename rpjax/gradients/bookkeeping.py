@@ -227,46 +227,14 @@ class _Product(NamedTuple):
         return t * t * (size // outputs + outputs), t * size, size
 
 
-class _Ghost(NamedTuple):
-    """A leaf whose norms come without its gradients."""
+class _Part(NamedTuple):
+    """A leaf's squared norms (b,), and its weighted sum from weights (b,)."""
 
-    product: _Product
-
-    @property
-    def squares(self) -> Array:
-        return self.product.rule.ghost(self.product.a, self.product.g)
-
-    def weighted(self, weights: Array) -> Array:
-        return self.product.sum(weights)
+    squares: Array
+    weighted: Callable[[Array], Array]
 
 
-class _Forgotten(NamedTuple):
-    """A leaf whose gradients are computed for their norms, and not kept."""
-
-    product: _Product
-
-    @property
-    def squares(self) -> Array:
-        return squares_of(self.product.gradients())
-
-    def weighted(self, weights: Array) -> Array:
-        return self.product.sum(weights)
-
-
-class _Kept(NamedTuple):
-    """A leaf whose gradients by each record stay in memory."""
-
-    gradients: Array
-
-    @property
-    def squares(self) -> Array:
-        return squares_of(self.gradients)
-
-    def weighted(self, weights: Array) -> Array:
-        return weighted_sum(weights, self.gradients)
-
-
-def _part(products: list[_Product], rest: Array | None) -> Any:
+def _part(products: list[_Product], rest: Array | None) -> _Part:
     """How to treat a leaf: the cheaper of its ghost and its gradients, where one may.
 
     A leaf that enters the loss in several ways has to be summed before its norm.
@@ -275,15 +243,19 @@ def _part(products: list[_Product], rest: Array | None) -> Any:
         product = products[0]
         ghost, instantiated, size = product.cost()
         if product.rule.reparametrise is None and ghost < instantiated:
-            return _Ghost(product)
+            return _Part(product.rule.ghost(product.a, product.g), product.sum)
         per_record = (product.a.size + product.g.size) // len(product.g)
         if size > KEPT * per_record:
-            return _Forgotten(product)
-        return _Kept(product.gradients())
+            # the sum is computed apart, in full precision, and so are these norms
+            with jax.default_matmul_precision("highest"):
+                return _Part(squares_of(product.gradients()), product.sum)
     parts = [product.gradients() for product in products]
     if rest is not None:
         parts.append(rest.astype(jnp.float32))
-    return _Kept(sum(parts[1:], parts[0]))
+    gradients = sum(parts[1:], parts[0])
+    return _Part(
+        squares_of(gradients), lambda weights: weighted_sum(weights, gradients)
+    )
 
 
 def _needed(jaxpr: Any) -> set[Any]:

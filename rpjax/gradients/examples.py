@@ -63,7 +63,11 @@ def by_vmap(loss: Loss, params: PyTree, records: PyTree) -> Examples:
 
 
 def by_two_passes(loss: Loss, params: PyTree, records: PyTree) -> Examples:
-    """`Examples` from two backward passes, whose second has one weight a record."""
+    """`Examples` from two backward passes, whose second has one weight a record.
+
+    Both in full precision: norms of the one bound gradients of the other.
+    """
+    loss = _in_full_precision(loss)
 
     def squares(record: PyTree) -> tuple[PyTree, Any]:
         gradient, aux = jax.grad(loss, has_aux=True)(params, record)
@@ -94,6 +98,14 @@ def by_two_passes(loss: Loss, params: PyTree, records: PyTree) -> Examples:
     return Examples(found, aux, weighted)
 
 
+def _in_full_precision(loss: Loss) -> Loss:
+    def exact(params: PyTree, record: PyTree) -> tuple[Array, Any]:
+        with jax.default_matmul_precision("highest"):
+            return loss(params, record)
+
+    return exact
+
+
 def squares_of(gradients: Float[Array, "b ..."]) -> Float[Array, " b"]:
     """Squared l2 norm of each record's gradient, in float32."""
     wide = gradients.astype(jnp.float32)
@@ -105,7 +117,8 @@ def weighted_sum(
 ) -> Float[Array, "..."]:
     """Sum of gradients times weights; those of weight 0 may be anything."""
     clean = keep(weights > 0, gradients.astype(jnp.float32))
-    return jnp.tensordot(weights, clean, 1)
+    # norms are in full precision, and a sum in less could exceed what they allow
+    return jnp.tensordot(weights, clean, 1, precision="highest")
 
 
 def keep(kept: Bool[Array, " b"], leaf: Array) -> Array:
