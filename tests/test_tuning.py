@@ -78,6 +78,18 @@ def test_the_ways_of_a_cpu_begin_with_what_is_fast_there():
     )
 
 
+@pytest.mark.parametrize("clipping", ["flat", "per_layer", "adaptive"])
+def test_every_way_of_an_accelerator_can_be_built(monkeypatch, clipping):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    options = {"clip_norm": 0.1, "noise_multiplier": 0.1, "batch_size": 8}
+    made = dpsgd(tiny(), TX, clipping=clipping, **options)
+    ways = candidates(made, 32 * 32)
+    assert ways[0] == Implementation("xla", engine="bookkeeping")
+    assert ("two_pass" in [way.engine for way in ways]) == (clipping != "per_layer")
+    for way in ways:
+        assert not made.computed(way).open & {"convolution", "engine"}
+
+
 class Lowered:
     def __init__(self, name):
         self.name = name

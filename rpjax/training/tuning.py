@@ -163,7 +163,11 @@ def _computations(
         # vmapped gradients of kernels are grouped convolutions, or products of patches
         pairs: list[tuple[str, str | None]] = [(way, "bookkeeping") for way in plain]
         pairs.append(("im2col", "vmap"))
-        return pairs if on_cpu else [*pairs, ("xla", "vmap"), ("xla", "two_pass")]
+        if not on_cpu:
+            pairs.append(("xla", "vmap"))
+            if learner.mechanism.clipping != "per_layer":  # two passes have no layers
+                pairs.append(("xla", "two_pass"))
+        return pairs
     if per_example:
         plain = ["im2col", *(way for way in plain if way != "im2col")]
         if not on_cpu:
