@@ -325,7 +325,7 @@ def test_the_noise_is_scaled_to_the_rules_sensitivity(small, state):
 
 def test_the_adaptive_rule_moves_its_clip_norm_by_a_noisy_count(small):
     rule = Adaptive(0.5, quantile=0.9, learning_rate=0.3, count_noise_multiplier=7)
-    made = learner(clipping=rule, noise_multiplier=2.0)
+    made = learner(clip_norm=0.5, clipping=rule, noise_multiplier=2.0)
     first = start(made, small)
     assert first.stats == {"clip_norm": 0.5}
     after, info = jax.jit(made.step)(keys.root(0), first, batch_of(small, range(8)))
@@ -433,6 +433,7 @@ def test_no_batch_that_poisson_draws_compiles_anything_anew(small):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"clipping": Adaptive(0.5)}, "clip_norm is 1.0, but the rule's is 0.5"),
         ({"trainable": ()}, "trainable is empty"),
         ({"trainable": ("heads",)}, "trainable names 'heads', which is the beginning"),
         ({"augmentation_multiplicity": 0}, "augmentation_multiplicity is 0; it must"),
