@@ -12,7 +12,7 @@ import pytest
 from tiny_experiment import FLAGS, SIZE, experiment, rpjax
 
 from rpjax.cli import COMMANDS
-from rpjax.experiments import config, read_config
+from rpjax.experiments import config, presets, read_config
 from rpjax.privacy import dpsgd
 from rpjax.version import __version__
 
@@ -432,8 +432,9 @@ def test_account_puts_the_figures_of_dpsgd_side_by_side():
     lines = said.out.splitlines()
     head = next(n for n, line in enumerate(lines) if line.strip().startswith("ε at δ"))
     assert lines[head].split()[-2:] == ["PLD", "RDP"]
-    # 8 epochs of batches of 256
-    q, steps = 256 / 6000, round(8 * 6000 / 256)
+    preset = presets.MNIST["dp"]
+    q = preset["batch_size"] / 6000
+    steps = round(preset["epochs"] / q)
     figures = [dpsgd.epsilon(3.0, q, steps, 1e-5, name) for name in ("pld", "rdp")]
     shown = list(map(float, lines[head + 1].split()[-2:]))
     assert shown == pytest.approx(figures, rel=2e-4)
