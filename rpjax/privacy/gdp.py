@@ -18,15 +18,15 @@ from rpjax.privacy import checks
 Floats = np.float64 | npt.NDArray[np.float64]
 
 
-def delta(epsilon: float, mu: npt.ArrayLike) -> Floats:
+def delta(epsilon: npt.ArrayLike, mu: npt.ArrayLike) -> Floats:
     """Smallest delta at which mu-GDP implies (epsilon, delta)-DP.
 
     delta = Phi(-epsilon/mu + mu/2) - exp(epsilon) Phi(-epsilon/mu - mu/2), Corollary
     2.13 of the source. Exact to rounding for epsilons of any size; see `log_delta`.
 
     Args:
-        epsilon: zero or more.
-        mu: zero or more, one value or an array of them.
+        epsilon: zero or more, one value or an array of them.
+        mu: zero or more, of a shape that broadcasts with it.
 
     >>> f"{delta(1.0, 0.5):.6f}"
     '0.006830'
@@ -34,19 +34,18 @@ def delta(epsilon: float, mu: npt.ArrayLike) -> Floats:
     return np.exp(log_delta(epsilon, mu))
 
 
-def log_delta(epsilon: float, mu: npt.ArrayLike) -> Floats:
+def log_delta(epsilon: npt.ArrayLike, mu: npt.ArrayLike) -> Floats:
     """Natural logarithm of `delta`, -inf at mu = 0.
 
     With a = epsilon/mu - mu/2, b = epsilon/mu + mu/2, and r = Phi(-.)/phi the ratio of
     Mills, exp(epsilon) phi(b) = phi(a) turns the second term into phi(a) r(b), so that
-    delta = Phi(-a) (1 - phi(a) r(b) / Phi(-a)): no exponential of epsilon is formed.
+    delta = Phi(-a) (1 - r(b) / r(a)): no exponential of epsilon is formed.
     """
-    checks.not_negative("epsilon", epsilon)
-    mus = _checked_mu(mu)
+    at, mus = _checked("epsilon", epsilon), _checked("mu", mu)
     safe = np.where(mus > 0, mus, 1.0)
-    a, b = epsilon / safe - safe / 2, epsilon / safe + safe / 2
+    a, b = at / safe - safe / 2, at / safe + safe / 2
     first = scipy.special.log_ndtr(-a)
-    share = np.exp(_log_density(a) - first) * _mills(b)
+    share = _mills(b) / _mills(a)
     # the share is below 1, and rounding may not say otherwise
     log_delta = first + np.log1p(-np.minimum(share, 1 - 1e-16))
     return np.where(mus > 0, log_delta, -np.inf)[()]
@@ -140,18 +139,14 @@ def advantage(mu: float) -> float:
 
 
 def _mills(x: Floats) -> Floats:
-    """Phi(-x) / phi(x), without underflow for large x."""
+    """Phi(-x) / phi(x), without underflow for large x; infinite below -37."""
     ratio: Floats = math.sqrt(math.pi / 2) * scipy.special.erfcx(x / math.sqrt(2))
     return ratio
 
 
-def _log_density(x: Floats) -> Floats:
-    return -x * x / 2 - math.log(2 * math.pi) / 2
-
-
-def _checked_mu(mu: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    mus = np.asarray(mu, dtype=np.float64)
-    wrong = ~((mus >= 0) & np.isfinite(mus))
+def _checked(field: str, values: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    array = np.asarray(values, dtype=np.float64)
+    wrong = ~((array >= 0) & np.isfinite(array))
     if wrong.any():
-        checks.not_negative("mu", float(mus[wrong].flat[0]))
-    return mus
+        checks.not_negative(field, float(array[wrong].flat[0]))
+    return array
