@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 
 from rpjax.errors import InputError
-from rpjax.privacy import gdp, residual
+from rpjax.privacy import gdp, participation, residual, theorem
 
 EPSILONS = (1, 2, 4, 8, 10)
 
@@ -50,7 +50,7 @@ def test_noise_for_epsilon_matches_the_table_of_both_theorems(uses):
     ):
         ours = residual.input_noise_for(epsilon, 1e-5, bound=1.0, participations=uses)
         assert ours == pytest.approx(exact, abs=5.1e-4)
-        looser = residual.recalled_theorem_noise(epsilon, 1e-5, 1.0, uses)
+        looser = theorem.noise_for(epsilon, 1e-5, 1.0, uses)
         assert looser == pytest.approx(recalled, abs=5.1e-4)
 
 
@@ -139,7 +139,7 @@ def test_diameters_are_attained_and_not_exceeded():
 
 
 def test_poisson_participation_is_worse_in_the_tail_than_its_mean():
-    mixed = residual.poisson_delta(4.0, 0.1, 5000, 0.01)
+    mixed = participation.poisson(0.1, 5000, 0.01).delta(4.0)
     assert mixed == pytest.approx(4.07e-8, rel=2e-3)
     fixed = gdp.delta(4.0, 0.1 * math.sqrt(50))
     assert fixed == pytest.approx(6.34e-9, rel=2e-3)
@@ -149,16 +149,16 @@ def test_the_poisson_mixture_is_the_mean_over_all_counts():
     weights = scipy.stats.binom.pmf(np.arange(31), 30, 0.2)
     deltas = [float(gdp.delta(1.0, 0.4 * math.sqrt(k))) for k in range(31)]
     expected = weights @ deltas
-    assert residual.poisson_delta(1.0, 0.4, 30, 0.2) == pytest.approx(expected)
-    certain = residual.poisson_delta(1.0, 0.4, 30, 1.0)
+    assert participation.poisson(0.4, 30, 0.2).delta(1.0) == pytest.approx(expected)
+    certain = participation.poisson(0.4, 30, 1.0).delta(1.0)
     assert certain == pytest.approx(gdp.delta(1.0, 0.4 * math.sqrt(30)))
 
 
 def test_poisson_epsilon_inverts_poisson_delta():
-    epsilon = residual.poisson_epsilon(1e-5, 0.1, 5000, 0.01)
-    assert residual.poisson_delta(epsilon, 0.1, 5000, 0.01) == pytest.approx(1e-5)
+    epsilon = participation.poisson(0.1, 5000, 0.01).epsilon(1e-5)
+    assert participation.poisson(0.1, 5000, 0.01).delta(epsilon) == pytest.approx(1e-5)
     assert epsilon > gdp.epsilon(1e-5, 0.1 * math.sqrt(50))
-    assert residual.poisson_epsilon(0.5, 0.1, 10, 0.01) == 0.0
+    assert participation.poisson(0.1, 10, 0.01).epsilon(0.5) == 0.0
 
 
 # --------------------------------------------------------------- the recalled theorem
@@ -168,23 +168,23 @@ def test_the_recalled_theorem_with_an_even_split_matches_its_row():
     for epsilon, expected in zip(
         EPSILONS, (9.803, 5.003, 2.599, 1.393, 1.149), strict=True
     ):
-        noise = residual.recalled_theorem_noise(epsilon, 1e-5, 1.0, 1, split=0.5)
+        noise = theorem.noise_for(epsilon, 1e-5, 1.0, 1, split=0.5)
         assert noise == pytest.approx(expected, abs=5.1e-4)
 
 
 def test_no_other_split_needs_less_noise():
     for epsilon, split in zip(EPSILONS, (0.51, 0.52, 0.54, 0.57, 0.58), strict=True):
-        best = residual.recalled_theorem_split(epsilon, 1e-5)
+        best = theorem.best_split(epsilon, 1e-5)
         assert best == pytest.approx(split, abs=5.1e-3)
-        least = residual.recalled_theorem_noise(epsilon, 1e-5, 2.0, 7)
+        least = theorem.noise_for(epsilon, 1e-5, 2.0, 7)
         for other in (best - 0.05, best + 0.05):
-            assert residual.recalled_theorem_noise(epsilon, 1e-5, 2.0, 7, other) > least
+            assert theorem.noise_for(epsilon, 1e-5, 2.0, 7, other) > least
 
 
 @pytest.mark.parametrize("epsilon", EPSILONS)
 @pytest.mark.parametrize("delta", [1e-5, 1e-8])
 def test_the_recalled_theorem_is_safe_and_loose(epsilon, delta):
-    recalled = residual.recalled_theorem_noise(epsilon, delta, 1.0, 20)
+    recalled = theorem.noise_for(epsilon, delta, 1.0, 20)
     exact = residual.input_noise_for(epsilon, delta, bound=1.0, participations=20)
     assert recalled > 1.05 * exact
 
@@ -275,9 +275,12 @@ def test_a_zero_activation_in_one_neighbour_costs_infinitely_much():
         (lambda: residual.input_noise_for(0.0, 1e-5, bound=1.0), "epsilon"),
         (lambda: residual.input_noise_for(1.0, 0.0, bound=1.0), "delta"),
         (lambda: residual.box_diameter(3, 1.0, 1.0), "high"),
-        (lambda: residual.poisson_delta(1.0, 0.1, 10, 0.0), "sampling_probability"),
-        (lambda: residual.poisson_epsilon(1.0, 0.1, 10, 0.1), "delta"),
-        (lambda: residual.recalled_theorem_noise(1.0, 1e-5, 1.0, 1, 1.0), "split"),
+        (
+            lambda: participation.poisson(0.1, 10, 0.0).delta(1.0),
+            "sampling_probability",
+        ),
+        (lambda: participation.poisson(0.1, 10, 0.1).epsilon(1.0), "delta"),
+        (lambda: theorem.noise_for(1.0, 1e-5, 1.0, 1, 1.0), "split"),
         (lambda: residual.renyi_gaussian(1.0, 0, 1, 0, 1), "alpha"),
         (lambda: residual.renyi_gaussian(2.0, 0, -1, 0, 1), "s0"),
         (lambda: residual.largest_finite_order(1.0, 2.0), "floor"),

@@ -1,6 +1,14 @@
 """What is proved: accountants, closed forms and guarantees, float64 on the host."""
 
-from rpjax.privacy import dpsgd, gdp, residual
+from rpjax.privacy import (
+    depth,
+    dpsgd,
+    gdp,
+    labels,
+    participation,
+    residual,
+    theorem,
+)
 from rpjax.privacy.algebra import compose, least_noise, repeated
 from rpjax.privacy.certificate import Alternative, Guarantee, no_guarantee
 from rpjax.privacy.curves import Curve, Gaussian, Mixture, Numerical, Point, Renyi
@@ -17,13 +25,17 @@ __all__ = [
     "Point",
     "Renyi",
     "compose",
+    "depth",
     "dpsgd",
     "dpsgd_guarantee",
     "feature_guarantee",
     "gdp",
+    "labels",
     "least_noise",
     "no_guarantee",
+    "participation",
     "repeated",
     "residual",
     "stated_epsilon",
+    "theorem",
 ]

@@ -54,6 +54,12 @@ def renyi(step: Step, steps: int) -> Callable[[float], float]:
     return functools.partial(_renyi_epsilon, step, steps, None)
 
 
+def divergences(step: Step, steps: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Renyi orders, and the divergence of so many steps at each."""
+    orders, curve = _renyi_step(step, None)
+    return tuple(map(float, orders)), tuple(float(steps * each) for each in curve)
+
+
 def losses(step: Step, steps: int, delta: float, adjacency: Adjacency) -> Any:
     """The privacy loss distribution of so many steps, on a grid that suits `delta`.
 

@@ -75,7 +75,8 @@ class Curve:
         The least of s FPR + D(s). Any s gives a bound, so that no more than tightness
         rests on the search, by golden sections in log s.
         """
-        rates = _checked_rates(fpr)
+        shape = np.shape(fpr)
+        rates = _checked_rates(fpr).reshape(-1)
         lines = functools.partial(self._line, rates)
         # a line is 1 to rounding below e^-40, and exceeds 1 above 1 / FPR
         high = np.where(rates > 0, -np.log(np.maximum(rates, 1e-300)), 1e6)
@@ -85,7 +86,7 @@ class Curve:
             left, right = low + third, high - third
             falls = lines(left) >= lines(right)
             low, high = np.where(falls, left, low), np.where(falls, high, right)
-        return np.clip(lines((low + high) / 2), rates, 1.0)[()]
+        return np.clip(lines((low + high) / 2), rates, 1.0).reshape(shape)[()]
 
     def trade_off(self, alpha: npt.ArrayLike) -> gdp.Floats:
         """Type II error that every test of type I error `alpha` has: 1 - tpr(alpha)."""

@@ -13,11 +13,11 @@ from typing import Any
 import numpy.typing as npt
 
 from rpjax.errors import InputError
-from rpjax.privacy import calibration, checks
+from rpjax.privacy import calibration, checks, gdp
 from rpjax.privacy.accountants import Adjacency, Step
+from rpjax.privacy.curves import Curve
 from rpjax.privacy.private_run import (
     Accountant,
-    Floats,
     PrivateRun,
     Sampling,
     participations,
@@ -36,6 +36,7 @@ __all__ = [
     "Sampling",
     "Truncation",
     "capacity",
+    "curve",
     "epsilon",
     "event",
     "noise_multiplier_for",
@@ -106,6 +107,49 @@ def epsilon(
     return run.epsilon(noise_multiplier)
 
 
+def curve(
+    noise_multiplier: float,
+    sampling_probability: float,
+    steps: int,
+    accountant: Accountant = "pld",
+    adjacency: Adjacency = "add_remove",
+    overflow_probability: float = 0.0,
+    *,
+    sampling: Sampling = "poisson",
+    truncation: Truncation | None = None,
+    members: int = 1,
+    delta: float = 1e-5,
+) -> Curve:
+    """The whole guarantee for its own neighbours: epsilon, delta, attack ceilings.
+
+    By "pld" a privacy loss distribution, or, of shuffled epochs, a Gaussian; by "rdp"
+    Renyi divergences. An overflow that is folded into delta is added to the curve.
+    Curves for different neighbours are not to be composed.
+
+    Args:
+        noise_multiplier: as for `epsilon`, and so are the others; but for
+        sampling_probability: as there.
+        steps: as there.
+        accountant: as there.
+        adjacency: as there.
+        overflow_probability: as there.
+        sampling: as there.
+        truncation: as there.
+        members: as there.
+        delta: where the grid, and the account of truncation, are to be at their best;
+            the curve is valid everywhere.
+
+    >>> run = curve(10.0, 4096 / 50_000, 875)
+    >>> f"{run.epsilon(1e-5):.3f} {run.epsilon(1e-6):.3f} {run.tpr(0.01):.4f}"
+    '0.904 1.036 0.0187'
+    """
+    run = PrivateRun(
+        *(sampling_probability, steps, delta, accountant, adjacency),
+        *(overflow_probability, sampling, truncation, members),
+    )
+    return run.curve(noise_multiplier)
+
+
 def tpr(
     fpr: npt.ArrayLike,
     noise_multiplier: float,
@@ -117,15 +161,11 @@ def tpr(
     sampling: Sampling = "poisson",
     truncation: Truncation | None = None,
     members: int = 1,
-) -> Floats:
+) -> gdp.Floats:
     """Largest true-positive rate of any test at these false-positive rates.
 
-    The ROC curve that no membership attack on the run can rise above: every point
-    (epsilon, delta) of the privacy curve gives TPR <= e^epsilon FPR + delta and
-    1 - TPR >= e^-epsilon (1 - delta - FPR), and the least of all is taken. Source:
-    Kairouz, Oh, Viswanath, "The Composition Theorem for Differential Privacy", 2015;
-    the curve is the PLD accountant's, at 400 values of epsilon. Of shuffled epochs it
-    is that of a Gaussian, `rpjax.privacy.gdp.tpr`. Arguments as for `epsilon`.
+    The ROC curve that no membership attack on the run can rise above: that of `curve`,
+    by the PLD accountant. Arguments as for `epsilon`.
 
     >>> f"{tpr(0.01, 10.0, 4096 / 50_000, 875):.3f}"
     '0.019'

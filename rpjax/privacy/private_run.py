@@ -3,12 +3,13 @@
 import math
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import numpy.typing as npt
 
 from rpjax.errors import InputError
 from rpjax.privacy import accountants, checks, gdp, truncation
 from rpjax.privacy.accountants import Adjacency, Step
+from rpjax.privacy.couplings import Coupled, Worst
+from rpjax.privacy.curves import Curve, Gaussian, Numerical, Point, Renyi
 from rpjax.privacy.truncation import Account, Truncation
 
 Accountant = Literal["pld", "rdp"]
@@ -16,8 +17,6 @@ Sampling = Literal["poisson", "shuffled"]
 
 # beyond these the accountants' arithmetic overflows, and nothing is promised anyway
 LEAST_NOISE, LARGEST_EPSILON = 1e-4, 1e8
-
-Floats = np.float64 | npt.NDArray[np.float64]
 
 
 class Accounted(NamedTuple):
@@ -186,39 +185,42 @@ class PrivateRun(NamedTuple):
     def _losses(self, step: Step) -> Any:
         return accountants.losses(step, self.uses, self.delta, self.adjacency)
 
-    def tpr(self, fpr: npt.ArrayLike, noise_multiplier: float) -> Floats:
-        """See `rpjax.privacy.dpsgd.tpr`."""
-        rates = np.asarray(fpr, dtype=np.float64)
-        if not ((rates >= 0) & (rates <= 1)).all():
-            raise InputError("fpr: every rate must lie in [0, 1]")
+    def curve(self, noise_multiplier: float) -> Curve:
+        """See `rpjax.privacy.dpsgd.curve`."""
         self.check()
-        checks.positive("noise_multiplier", noise_multiplier)
-        if self.sampling == "shuffled":
-            return gdp.tpr(rates, self.mu(noise_multiplier))
-        grid, curve = self._privacy_curve(noise_multiplier)
-        growth = np.exp(grid)
-        direct = growth * rates[..., None] + curve
-        reverse = 1 - (1 - curve - rates[..., None]) / growth
-        bound: npt.NDArray[np.float64] = np.minimum(direct, reverse).min(axis=-1)
-        return np.clip(bound, rates, 1.0)[()]
+        checks.not_negative("noise_multiplier", noise_multiplier)
+        if not self._answerable(noise_multiplier):
+            return Point(0.0, 1.0)
+        if self.sampling == "shuffled" and self.accountant == "pld":
+            return Gaussian(self.mu(noise_multiplier))
+        steps, overflow = self._accounted_steps(noise_multiplier)
+        curves = [self._step_curve(step) for step in steps]
+        worst = curves[0] if len(curves) == 1 else Worst(curves)
+        if overflow == 0:
+            return worst
+        return Coupled(worst, overflow) if overflow < 1 else Point(0.0, 1.0)
 
-    def _privacy_curve(
-        self, noise_multiplier: float
-    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """400 epsilons, and the delta of each."""
-        steps = [Step(noise_multiplier, self.sampling_probability)]
+    def tpr(self, fpr: npt.ArrayLike, noise_multiplier: float) -> gdp.Floats:
+        """See `rpjax.privacy.dpsgd.tpr`; never by Renyi divergences."""
+        checks.positive("noise_multiplier", noise_multiplier)
+        return self._replace(accountant="pld").curve(noise_multiplier).tpr(fpr)
+
+    def _accounted_steps(self, noise_multiplier: float) -> tuple[list[Step], float]:
+        """The steps of which the worst counts, and the overflow folded into delta."""
+        if self.sampling == "shuffled":
+            return [Step(noise_multiplier / self.sensitivity, 1.0)], 0.0
         overflow = self.overflow_probability
         if self.truncation is not None:
-            overflow = self.truncation.overflow(self.sampling_probability)
             if self.accounted(noise_multiplier).truncation == "exact":
-                steps, overflow = self.cut_steps(noise_multiplier), 0.0
-        curves = [self._losses(step) for step in steps]
-        # beyond the epsilon of delta 1e-9 the curve lowers no rate of interest
-        last = max(each.get_epsilon_for_delta(1e-9) for each in curves)
-        grid = np.linspace(0.0, min(last, 700.0), 400)
-        deltas = [np.asarray(each.get_delta_for_epsilon(grid)) for each in curves]
-        paid = (1 + np.exp(grid)) * self.uses * overflow
-        return grid, np.max(deltas, axis=0) + paid
+                return self.cut_steps(noise_multiplier), 0.0
+            overflow = self.truncation.overflow(self.sampling_probability)
+        step = Step(noise_multiplier, self.sampling_probability)
+        return [step], self.uses * overflow
+
+    def _step_curve(self, step: Step) -> Curve:
+        if self.accountant == "rdp":
+            return Renyi(*accountants.divergences(step, self.uses))
+        return Numerical(self._losses(step))
 
 
 def participations(sampling_probability: float, steps: int) -> int:

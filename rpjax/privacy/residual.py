@@ -20,18 +20,99 @@ inputs. Noise on the residual blocks (gamma) is part of the post-processing and 
 nothing to the proof; labels and the presence of a record are not covered.
 """
 
+import dataclasses
 import math
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-import scipy
 
 from rpjax.errors import InputError
 from rpjax.privacy import checks, gdp
+from rpjax.privacy.curves import Gaussian
 
 Draw = Literal["step", "record"]
 Sharing = Literal["own", "shared"]
+Records = Literal["same", "disjoint"]
+
+
+@dataclasses.dataclass(frozen=True)
+class NoisyInputs:
+    """All that counts of how noisy inputs are used, but for the size of the noise.
+
+    diameter: largest distance of two inputs before the noise.
+    participations: largest number of times E that one record enters training.
+    draw: "step", fresh noise for every participation (factor sqrt(E)), or "record", the
+        same noise throughout (no factor). With "record" one noise must never meet two
+        different views of the record: their difference would show the clean record.
+    copies: noisy copies K of each record, each with a noise of its own (factor
+        sqrt(K)): augmented views of one participation, or, with "record", the fixed
+        copies that take turns. Augmenting what is noisy already costs nothing.
+    members: number of networks.
+    noise_per_member: "own", independent noise for each (factor sqrt(members)), or
+        "shared", all read the same noisy copies (no factor).
+    records_per_member: "same", or "disjoint", each record belongs to one member alone
+        (no factor).
+    group: number of records replaced at once, their owner being the same (factor
+        sqrt(group), because their noises are independent).
+    """
+
+    diameter: float
+    participations: int = 1
+    draw: Draw = "step"
+    copies: int = 1
+    members: int = 1
+    noise_per_member: Sharing = "own"
+    records_per_member: Records = "same"
+    group: int = 1
+
+    def __post_init__(self) -> None:
+        checks.positive("diameter", self.diameter)
+        checks.whole("participations", self.participations)
+        checks.one_of("draw", self.draw, ("step", "record"))
+        checks.whole("copies", self.copies)
+        checks.whole("members", self.members)
+        checks.one_of("noise_per_member", self.noise_per_member, ("own", "shared"))
+        checks.one_of(
+            "records_per_member", self.records_per_member, ("same", "disjoint")
+        )
+        checks.whole("group", self.group)
+
+    @property
+    def independent_copies(self) -> int:
+        """Noisy copies with a noise of their own that are ever seen of one record."""
+        own = self.noise_per_member == "own" and self.records_per_member == "same"
+        uses = self.participations if self.draw == "step" else 1
+        return self.copies * uses * (self.members if own else 1)
+
+    @property
+    def shift(self) -> float:
+        """How far the replacement moves all noisy copies together, an l2 distance."""
+        return self.diameter * math.sqrt(self.group * self.independent_copies)
+
+    def mu(self, input_noise: float) -> float:
+        """Of the theorem above, for a noise of standard deviation pi."""
+        checks.positive("input_noise", input_noise)
+        return self.shift / input_noise
+
+    def curve(self, input_noise: float) -> Gaussian:
+        """The guarantee: epsilon, delta, and what no attack exceeds.
+
+        >>> kept = NoisyInputs(2.0, participations=50, draw="record", members=4)
+        >>> print(kept.curve(8.0))
+        0.5-GDP
+        """
+        return Gaussian(self.mu(input_noise))
+
+    def noise_for(self, epsilon: float, delta: float) -> float:
+        """Smallest input noise pi whose curve gives (epsilon, delta).
+
+        >>> f"{NoisyInputs(2.0, participations=50).noise_for(4.0, 1e-5):.3f}"
+        '15.290'
+        """
+        checks.positive("epsilon", epsilon)
+        # the root is known to about 1e-14; a little more noise is on the safe side
+        return self.shift / gdp.mu_from(epsilon, delta) * (1 + 1e-10)
 
 
 def mu(
@@ -52,14 +133,10 @@ def mu(
             augmentation and before the noise; the diameter is then 2R.
         diameter: largest distance of two clipped inputs, where less than 2R is known.
             Exactly one of `bound` and `diameter` is given.
-        participations: largest number of times E that one record enters training.
-        draw: "step", fresh noise for every participation (factor sqrt(E)), or "record",
-            one noisy copy per record used throughout (no factor). With "record" the
-            same noise must never meet two different views of the record: their
-            difference would show the clean record.
-        members: number of networks trained on the same records.
-        noise_per_member: "own", independent noise for each (factor sqrt(members)), or
-            "shared", all read the same noisy copy (no factor).
+        participations: as in `NoisyInputs`, which knows more ways to use noisy inputs.
+        draw: as there.
+        members: as there.
+        noise_per_member: as there.
 
     Raises:
         InputError: no noise, or a field outside its range.
@@ -67,13 +144,11 @@ def mu(
     >>> f"{gdp.epsilon(1e-5, mu(15.29, bound=1.0, participations=50)):.2f}"
     '4.00'
     """
-    checks.positive("input_noise", input_noise)
-    return (
-        _stretched_diameter(
-            bound, diameter, participations, draw, members, noise_per_member
-        )
-        / input_noise
+    inputs = NoisyInputs(
+        input_diameter(bound, diameter),
+        *(participations, draw, 1, members, noise_per_member),
     )
+    return inputs.mu(input_noise)
 
 
 def input_noise_for(
@@ -92,12 +167,11 @@ def input_noise_for(
     >>> f"{input_noise_for(4.0, 1e-5, bound=1.0, participations=50):.3f}"
     '15.290'
     """
-    checks.positive("epsilon", epsilon)
-    stretched = _stretched_diameter(
-        bound, diameter, participations, draw, members, noise_per_member
+    inputs = NoisyInputs(
+        input_diameter(bound, diameter),
+        *(participations, draw, 1, members, noise_per_member),
     )
-    # the root is known to about 1e-14; a little more noise keeps it on the safe side
-    return stretched / gdp.mu_from(epsilon, delta) * (1 + 1e-10)
+    return inputs.noise_for(epsilon, delta)
 
 
 def ball_diameter(bound: float) -> float:
@@ -126,111 +200,14 @@ def box_diameter(coordinates: int, low: float = 0.0, high: float = 1.0) -> float
     return (high - low) * math.sqrt(coordinates)
 
 
-def poisson_delta(
-    epsilon: float, mu_one: float, steps: int, sampling_probability: float
-) -> float:
-    """Delta at `epsilon` when a record enters each step with a fixed probability.
-
-    The number of participations k is Binomial(steps, probability) and visible, so delta
-    is the mean of the deltas at mu_one sqrt(k). It is larger in the tail than at the
-    mean number of participations: a shuffled epoch is the better schedule here.
-
-    Args:
-        epsilon: zero or more.
-        mu_one: mu of one participation, diameter / pi.
-        steps: number of steps T.
-        sampling_probability: chance q that a record enters a step.
-
-    >>> f"{poisson_delta(4.0, 0.1, 5000, 0.01):.2e}"
-    '4.07e-08'
-    """
-    checks.not_negative("mu_one", mu_one)
-    checks.whole("steps", steps)
-    checks.rate("sampling_probability", sampling_probability)
-    count = scipy.stats.binom(steps, sampling_probability)
-    # beyond twelve standard deviations nothing is assumed: delta 1, at a weight that
-    # is below 1e-30 and added
-    mean = steps * sampling_probability
-    most = min(steps, math.ceil(mean + 12 * math.sqrt(mean) + 200))
-    k = np.arange(most + 1)
-    deltas = gdp.delta(epsilon, mu_one * np.sqrt(k))
-    return float(min(1.0, count.pmf(k) @ deltas + count.sf(most)))
-
-
-def poisson_epsilon(
-    delta: float, mu_one: float, steps: int, sampling_probability: float
-) -> float:
-    """Smallest epsilon at which `poisson_delta` is at most `delta`.
-
-    Raises:
-        InputError: `delta` so small (near 1e-30) that no finite epsilon is found.
-    """
-    checks.fraction("delta", delta)
-
-    def excess(epsilon: float) -> float:
-        return poisson_delta(epsilon, mu_one, steps, sampling_probability) - delta
-
-    if excess(0.0) <= 0:
-        return 0.0
-    high = 1.0
-    while excess(high) > 0:
-        high *= 2
-        if high > 1e9:
-            raise InputError(f"delta = {delta!r}: too small for a finite epsilon")
-    return float(scipy.optimize.brentq(excess, 0.0, high, xtol=1e-12 * high))
-
-
-# ------------------------------------------------- the paper's theorem, as recalled
-
-
-def recalled_theorem_noise(
-    epsilon: float,
-    delta: float,
-    bound: float,
-    participations: int,
-    split: float | None = None,
-) -> float:
-    """Input noise that the paper's Theorem 1 asks for, as recalled: looser than needed.
-
-    pi = R sqrt(2 E alpha / (lambda epsilon)), alpha = log(1/delta)/((1-lambda) epsilon)
-    + 1. It is what Renyi composition with Mironov's conversion gives for the mechanism
-    of `mu`, so it is valid but asks for 14 to 31 % more noise than `input_noise_for` at
-    delta 1e-5 and epsilon 1 to 10. Recalled from Tao, Ling, Shi, Wang, arXiv
-    2408.05723, not checked against the text; here to compare, not to calibrate.
-
-    Args:
-        epsilon: above 0.
-        delta: in (0, 1).
-        bound: l2 norm R of the inputs; with a bound G on a residual mapping in its
-            place the same formula gives the theorem's gamma.
-        participations: uses E = T b / N of each record.
-        split: the theorem's lambda in (0, 1); the best one where None.
-
-    >>> f"{recalled_theorem_noise(1.0, 1e-5, 1.0, 1):.3f}"
-    '9.801'
-    """
-    checks.positive("bound", bound)
-    checks.whole("participations", participations)
-    best = recalled_theorem_split(epsilon, delta)
-    share = best if split is None else split
-    checks.fraction("split", share)
-    alpha = math.log(1 / delta) / ((1 - share) * epsilon) + 1
-    return bound * math.sqrt(2 * participations * alpha / (share * epsilon))
-
-
-def recalled_theorem_split(epsilon: float, delta: float) -> float:
-    """Lambda in (0, 1) at which `recalled_theorem_noise` is smallest.
-
-    With a = 1 + log(1/delta)/epsilon the noise squared is proportional to
-    (a - lambda) / (lambda - lambda^2), smallest at lambda = a - sqrt(a^2 - a).
-
-    >>> f"{recalled_theorem_split(8.0, 1e-5):.2f}"
-    '0.57'
-    """
-    checks.positive("epsilon", epsilon)
-    checks.fraction("delta", delta)
-    a = 1 + math.log(1 / delta) / epsilon
-    return 1 / (1 + math.sqrt(1 - 1 / a))
+def input_diameter(bound: float | None, diameter: float | None) -> float:
+    """The diameter given, or 2R for the bound given; exactly one of the two."""
+    if bound is not None and diameter is None:
+        return ball_diameter(bound)
+    if diameter is not None and bound is None:
+        checks.positive("diameter", diameter)
+        return diameter
+    raise InputError(f"bound = {bound!r}, diameter = {diameter!r}: give exactly one")
 
 
 # -------------------------------------------------------- Strategy II: Renyi divergence
@@ -298,32 +275,3 @@ def largest_finite_order(largest: float, floor: float) -> float:
     if floor == largest:
         return math.inf
     return 1 / (1 - (floor / largest) ** 2)
-
-
-def _stretched_diameter(
-    bound: float | None,
-    diameter: float | None,
-    participations: int,
-    draw: Draw,
-    members: int,
-    noise_per_member: Sharing,
-) -> float:
-    """Distance that replacing a record's features moves all its noisy copies by."""
-    checks.whole("participations", participations)
-    checks.one_of("draw", draw, ("step", "record"))
-    checks.whole("members", members)
-    checks.one_of("noise_per_member", noise_per_member, ("own", "shared"))
-    copies = (participations if draw == "step" else 1) * (
-        members if noise_per_member == "own" else 1
-    )
-    return input_diameter(bound, diameter) * math.sqrt(copies)
-
-
-def input_diameter(bound: float | None, diameter: float | None) -> float:
-    """The diameter given, or 2R for the bound given; exactly one of the two."""
-    if bound is not None and diameter is None:
-        return ball_diameter(bound)
-    if diameter is not None and bound is None:
-        checks.positive("diameter", diameter)
-        return diameter
-    raise InputError(f"bound = {bound!r}, diameter = {diameter!r}: give exactly one")
