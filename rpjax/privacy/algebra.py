@@ -215,12 +215,14 @@ def _symmetric_masses(
     """Masses at multiples of the interval, and at an infinite loss.
 
     Of a law that tells both neighbours' outputs apart as well as each other: a loss of
-    -l has e^-l times the mass of l, and zero has the rest.
+    -l has e^-l times the mass of l, and zero has the rest. A profile that is not convex
+    is lowered to the largest convex one, on this side of s = 1 and across it: there the
+    lines that are their own mirror images are a + (a - 1) s.
     """
-    deltas: Array = np.asarray(
-        curve.profile(np.linspace(0, points * interval, points + 1))
-    )
-    corners = _hull(np.minimum.accumulate(deltas), interval)
+    losses = np.linspace(0, points * interval, points + 1)
+    deltas: Array = np.minimum.accumulate(np.asarray(curve.profile(losses)))
+    deltas[0] = min(deltas[0], 1 - 2 * ((1 - deltas) / (1 + np.exp(losses))).max())
+    corners = _hull(deltas, interval)
     drops, gaps = -np.diff(deltas[corners]), interval * np.diff(corners)
     masses = drops / -np.expm1(-gaps)
     masses[:-1] -= drops[1:] / np.expm1(gaps[1:])

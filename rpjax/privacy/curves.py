@@ -81,7 +81,7 @@ class Curve:
         # a line is 1 to rounding below e^-40, and exceeds 1 above 1 / FPR
         high = np.where(rates > 0, -np.log(np.maximum(rates, 1e-300)), 1e6)
         low = np.full_like(high, -40.0)
-        for _ in range(60):
+        for _ in range(80):
             third = 0.381966 * (high - low)
             left, right = low + third, high - third
             falls = lines(left) >= lines(right)
@@ -321,13 +321,15 @@ class Renyi(Curve):
         return found if math.isinf(found) else self._rounded_up(found, delta)
 
     def _deltas(self, epsilons: gdp.Floats) -> gdp.Floats:
-        from dp_accounting.rdp.rdp_privacy_accountant import compute_delta
-
-        at = np.asarray(epsilons, dtype=np.float64)
-        found = np.empty_like(at)
-        for i, each in np.ndenumerate(at):
-            found[i] = compute_delta(self.orders, self.divergences, float(each))[0]
-        return found[()]
+        """As dp-accounting's `compute_delta`, which takes one epsilon at a time."""
+        orders, divergences = np.array(self.orders), np.array(self.divergences)
+        spent = divergences - np.asarray(epsilons)[..., None] + np.log1p(-1 / orders)
+        logs = (orders - 1) * spent - np.log(orders)
+        # orders near 1 are worth no more than the Kullback-Leibler divergence
+        usable = np.where(orders > 1.01, logs, np.inf).min(axis=-1)
+        least = divergences.min()
+        by_entropy = np.log1p(-np.exp(-least)) / 2 if least > 0 else -np.inf
+        return np.asarray(np.exp(np.minimum(np.minimum(usable, by_entropy), 0.0)))[()]
 
     def __str__(self) -> str:
         span = f"{min(self.orders):.4g} to {max(self.orders):.4g}"
