@@ -15,7 +15,7 @@ from support import assert_normal, batch_of, pixels, record_keys, records, start
 
 import rpjax as rp
 from rpjax.errors import InputError
-from rpjax.models import LipschitzResNet, certified_constants
+from rpjax.models import LipschitzResNet, certified_constants, lipschitz
 from rpjax.models.conv import NUMBERS
 from rpjax.models.lipschitz import LipschitzBlock, adjoint, squares
 from rpjax.models.spectral import bound, certified
@@ -105,6 +105,17 @@ def test_the_norm_grows_with_the_image_towards_the_largest_gain():
     assert norms == pytest.approx(expected)
 
 
+def checkered(side=3):
+    """Ones of alternating sign: largest gain at the highest frequency."""
+    return jnp.asarray((-1.0) ** np.add.outer(range(side), range(side)), jnp.float32)
+
+
+def test_the_highest_frequency_counts():
+    kernel = checkered().reshape(3, 3, 1, 1)
+    assert certified(kernel, (8, 8)) == pytest.approx(9)
+    assert 9 < float(bounded(kernel, (8, 8))) < 9.01
+
+
 def test_power_iteration_comes_from_below():
     """Why it is no certificate: two dozen steps from a random start fall short."""
     kernel, x = kernel_of(3), pixels(1, seed=1, shape=(*SIZE, 3))
@@ -182,6 +193,37 @@ def test_no_two_inputs_are_moved_apart_by_more_than_c(c):
     assert max(found) <= c * (1 + 1e-5)
     # not empty words: some input is stretched by nearly as much
     assert max(found) >= (c if c <= 1 else 1 + 0.25 * (c - 1)) * (1 - 1e-5)
+
+
+@pytest.mark.parametrize("c", CONSTANTS)
+@pytest.mark.parametrize("second", ["the same", "checkered"])
+def test_c_is_reached_where_convolutions_have_norm_one(c, second):
+    """Kernels of one tap with all units switched on: then the block is linear."""
+    tap = jnp.zeros((3, 3, 1, 1)).at[1, 1].set(1.0)
+    other = tap if second == "the same" else checkered().reshape(3, 3, 1, 1)
+    weights = {"kernel0": tap, "bias0": jnp.full(1, 9.0)}
+    if c > 1:
+        weights |= {"kernel1": other, "bias1": jnp.zeros(1)}
+    block = LipschitzBlock(c)
+
+    def step(x):
+        return block.apply({"params": weights}, None, x.reshape(1, 5, 6, 1)).ravel()
+
+    jacobian = np.asarray(jax.jit(jax.jacrev(step))(jnp.zeros(30)), np.float64)
+    loss = 1.2 if c > 1 and second == "checkered" else 1 + 5e-4  # at the border
+    assert c / loss < np.linalg.norm(jacobian, 2) <= c
+
+
+def test_a_kernel_that_is_too_long_would_be_seen(monkeypatch):
+    monkeypatch.setattr(lipschitz, "unit", lambda kernel, size: 2 * kernel)
+    tap = jnp.zeros((3, 3, 1, 1)).at[1, 1].set(1.0)
+    params = {
+        "blocks_0": {"kernel0": tap},
+        "blocks_1": {"kernel0": tap, "kernel1": tap},
+    }
+    net = net_of(lipschitz=(0.5, 1.5), width=1)
+    found = certified_constants(net, {"params": params}, (5, 6, 1))
+    assert found == pytest.approx((0.5 * 7, 1 + 0.5 * 4))
 
 
 def test_an_adversary_who_climbs_the_ratio_stays_below_c():
