@@ -14,62 +14,8 @@ from rpjax.privacy import gdp, participation, residual, theorem
 
 EPSILONS = (1, 2, 4, 8, 10)
 
-# participations: (recalled theorem, exact) pairs of pi / R at the epsilons above
-TABLE_A = {
-    1: "9.801 7.461 4.999 3.988 2.592 2.162 1.381 1.200 1.136 1.000",
-    10: "30.994 23.595 15.807 12.610 8.197 6.838 4.366 3.796 3.592 3.162",
-    50: "69.304 52.759 35.345 28.197 18.329 15.290 9.763 8.489 8.031 7.069",
-    100: "98.011 74.613 49.986 39.876 25.922 21.623 13.807 12.005 11.358 9.998",
-    200: "138.609 105.518 70.691 56.394 36.659 30.580 19.526 16.977 16.063 14.139",
-}
-
-# pi / R: epsilon at 1, 10, 50 and 200 participations
-TABLE_B = {
-    0.05: (969.65, 8538.49, 41205.3, 162411.6),
-    0.1: (284.39, 2268.77, 10602.16, 41205.3),
-    0.25: (65.32, 426.97, 1840.29, 6881.54),
-    0.5: (24.38, 133.09, 519.70, 1840.29),
-    1: (10.00, 46.21, 159.44, 519.70),
-    2: (4.38, 17.86, 54.38, 159.44),
-    5: (1.55, 5.76, 15.46, 39.38),
-    10: (0.73, 2.59, 6.57, 15.46),
-    20: (0.34, 1.20, 2.94, 6.57),
-    50: (0.13, 0.44, 1.06, 2.29),
-    100: (0.06, 0.21, 0.50, 1.06),
-}
-
 
 # ----------------------------------------------------------------------- the theorem
-
-
-@pytest.mark.parametrize("uses", TABLE_A)
-def test_noise_for_epsilon_matches_the_table_of_both_theorems(uses):
-    entries = [float(x) for x in TABLE_A[uses].split()]
-    for epsilon, recalled, exact in zip(
-        EPSILONS, entries[::2], entries[1::2], strict=True
-    ):
-        ours = residual.input_noise_for(epsilon, 1e-5, bound=1.0, participations=uses)
-        assert ours == pytest.approx(exact, abs=5.1e-4)
-        looser = theorem.noise_for(epsilon, 1e-5, 1.0, uses)
-        assert looser == pytest.approx(recalled, abs=5.1e-4)
-
-
-@pytest.mark.parametrize("noise", TABLE_B)
-def test_epsilon_of_a_given_noise_matches_the_table(noise):
-    for uses, expected in zip((1, 10, 50, 200), TABLE_B[noise], strict=True):
-        mu = residual.mu(noise, bound=1.0, participations=uses)
-        digits = 0.051 if expected > 40_000 else 0.0051
-        assert gdp.epsilon(1e-5, mu) == pytest.approx(expected, abs=digits)
-
-
-def test_five_members_with_their_own_noise_raise_epsilon_from_4_to_10():
-    run = {"bound": 1.0, "participations": 50}
-    alone = residual.mu(15.29, **run)
-    assert gdp.epsilon(1e-5, alone) == pytest.approx(4.00, abs=5e-3)
-    own = residual.mu(15.29, **run, members=5, noise_per_member="own")
-    assert gdp.epsilon(1e-5, own) == pytest.approx(10.42, abs=5e-3)
-    shared = residual.mu(15.29, **run, members=5, noise_per_member="shared")
-    assert shared == alone
 
 
 def test_noise_kept_for_a_record_does_not_pay_for_its_participations():
@@ -138,13 +84,6 @@ def test_diameters_are_attained_and_not_exceeded():
 # --------------------------------------------------------------- Poisson participation
 
 
-def test_poisson_participation_is_worse_in_the_tail_than_its_mean():
-    mixed = participation.poisson(0.1, 5000, 0.01).delta(4.0)
-    assert mixed == pytest.approx(4.07e-8, rel=2e-3)
-    fixed = gdp.delta(4.0, 0.1 * math.sqrt(50))
-    assert fixed == pytest.approx(6.34e-9, rel=2e-3)
-
-
 def test_the_poisson_mixture_is_the_mean_over_all_counts():
     weights = scipy.stats.binom.pmf(np.arange(31), 30, 0.2)
     deltas = [float(gdp.delta(1.0, 0.4 * math.sqrt(k))) for k in range(31)]
@@ -162,14 +101,6 @@ def test_poisson_epsilon_inverts_poisson_delta():
 
 
 # --------------------------------------------------------------- the recalled theorem
-
-
-def test_the_recalled_theorem_with_an_even_split_matches_its_row():
-    for epsilon, expected in zip(
-        EPSILONS, (9.803, 5.003, 2.599, 1.393, 1.149), strict=True
-    ):
-        noise = theorem.noise_for(epsilon, 1e-5, 1.0, 1, split=0.5)
-        assert noise == pytest.approx(expected, abs=5.1e-4)
 
 
 def test_no_other_split_needs_less_noise():
