@@ -8,6 +8,7 @@ from rpjax.privacy import (
     multiplicative,
     participation,
     residual,
+    shuffling,
     theorem,
 )
 from rpjax.privacy.algebra import compose, least_noise, repeated
@@ -38,6 +39,7 @@ __all__ = [
     "participation",
     "repeated",
     "residual",
+    "shuffling",
     "stated_epsilon",
     "theorem",
 ]
