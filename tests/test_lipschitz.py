@@ -321,3 +321,10 @@ def test_what_is_no_constant_is_refused():
     for wrong in ((1.0,), (1.0, 1.0, -1.0)):
         with pytest.raises(InputError, match=r"profile is .* 3 blocks"):
             net_of(profile=wrong)
+
+
+def test_a_public_trunk_is_what_the_theorem_on_depth_is_about():
+    """Three layers without contraction: as much as one with sqrt(3) times the noise."""
+    net = net_of(lipschitz=(1.0,) * 3, perturbation=rp.Additive(2.0))
+    deep = rp.privacy.depth.curve(10.0, net.lipschitz, net.gammas)
+    assert deep.mu == pytest.approx(10 / (2 * math.sqrt(3)))
