@@ -117,10 +117,13 @@ def noisy_input(
     return x + scale * jax.vmap(_standard_normal)(keys, x)
 
 
-def clip_to_ball(x: Pixels, bound: float) -> Pixels:
-    """Scale each record down to l2 norm `bound` where it is longer."""
-    norm = jnp.sqrt(jnp.sum(x**2, axis=(1, 2, 3), keepdims=True))
-    return x * jnp.minimum(1.0, bound / jnp.maximum(norm, 1e-12))
+def clip_to_ball(x: FeatureMap, bound: float) -> FeatureMap:
+    """Scale each record down to l2 norm `bound` where it is longer; float32 norms."""
+    wide = x.astype(jnp.float32)
+    square = jnp.sum(wide**2, axis=(1, 2, 3), keepdims=True)
+    # the root of zero has no derivative, and a block's output may well be zero
+    norm = jnp.sqrt(jnp.maximum(square, 1e-24))
+    return (wide * jnp.minimum(1.0, bound / norm)).astype(x.dtype)
 
 
 def floored(x: Float[Array, "..."], floor: float) -> Float[Array, "..."]:

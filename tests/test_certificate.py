@@ -15,11 +15,15 @@ from rpjax.privacy import (
     no_guarantee,
     residual,
     stated_epsilon,
+    theorem,
 )
+from rpjax.privacy.curves import Gaussian
 
 SCHEMA = [
-    *("kind", "mechanism", "unit", "adjacency", "epsilon", "delta", "mu"),
-    *("accountant", "alternatives", "statement", "assumptions", "not_covered"),
+    *("kind", "name", "mechanism", "parameters", "unit", "adjacency", "public"),
+    *("epsilon", "delta", "mu", "accountant", "alternatives", "curve", "statement"),
+    *("assumptions", "not_covered", "reasons", "versions", "configuration"),
+    *("ceilings", "trade_off"),
 ]
 
 
@@ -86,13 +90,37 @@ def test_input_noise_gives_the_theorems_mu_and_epsilon():
     found = feature()
     assert found.kind == "gdp"
     assert found.mu == residual.mu(15.29, bound=1.0, participations=50)
-    assert found.epsilon == gdp.epsilon(1e-5, found.mu)
+    assert found.epsilon == pytest.approx(gdp.epsilon(1e-5, found.mu), rel=1e-12)
+    assert gdp.delta(found.epsilon, found.mu) <= 1e-5
     assert found.epsilon == pytest.approx(4.0, abs=5e-3)
     assert found.adjacency == "replace one record's features, labels equal"
+    assert found.curve == Gaussian(found.mu)
     assert feature(members=5).epsilon == pytest.approx(10.42, abs=5e-3)
     shared = feature(members=5, noise_per_member="shared")
     assert shared.epsilon == found.epsilon
     assert feature(bound=None, diameter=2.0).epsilon == found.epsilon
+
+
+@pytest.mark.parametrize("epsilon", [1.0, 4.0, 10.0])
+def test_the_papers_theorem_stands_beside_it_as_recalled(epsilon):
+    """Its noise gives back its own epsilon, and a smaller exact one."""
+    noise = theorem.noise_for(epsilon, 1e-5, 1.0, 50)
+    found = feature(input_noise=noise)
+    (recalled,) = found.alternatives
+    assert "as recalled" in recalled.accountant
+    assert recalled.epsilon == pytest.approx(epsilon, rel=1e-9)
+    assert (recalled.adjacency, recalled.delta) == (found.adjacency, found.delta)
+    assert found.epsilon < recalled.epsilon
+
+
+def test_clipped_residual_branches_are_said_to_prove_nothing_more():
+    found = feature(residual_bound=2.0)
+    assert found.epsilon == feature().epsilon
+    assert "residual branches clipped to norm G = 2" in found.mechanism
+    assert "adds nothing to the proof by itself" in found.statement
+    assert "adds nothing" not in feature().statement
+    alone = feature(residual_bound=2.0, input_noise=0.0)
+    assert "clipping the residual branches changes none of this" in alone.statement
 
 
 def test_gamma_changes_the_description_and_never_the_figure():
@@ -131,6 +159,8 @@ def test_plain_training_is_called_plain():
         ({"constants_public": False}, "computed from the private records"),
         ({"releases_clean_statistics": True}, "un-noised training records"),
         ({"draw": "record", "augmentation": "before_noise"}, "augmented views"),
+        ({"batch_statistics": "clean"}, "batch statistics were re-estimated"),
+        ({"noise_reused": True}, "the noise was used before"),
     ],
 )
 def test_a_failed_premise_leaves_no_number_and_is_named(broken, named):
@@ -219,6 +249,7 @@ def test_members_of_a_private_ensemble_compose():
         ({"batch_norm": True}, "batch normalisation"),
         ({"noise_multiplier": 0.0}, "noise multiplier is zero"),
         ({"noise_multiplier": 0.0, "sampling": "shuffled"}, "multiplier is zero"),
+        ({"noise_reused": True}, "the noise was used before"),
     ],
 )
 def test_a_failed_premise_of_dpsgd_leaves_no_number(broken, named):
@@ -364,7 +395,7 @@ def test_the_figures_stand_side_by_side_in_a_table():
     assert "by another" in lines[head + 2]
     gap = next(line for line in str(private()).splitlines() if "by another" in line)
     assert gap.split()[-1] == "-", "by Renyi there is none under Poisson sampling"
-    assert "ε at δ" not in str(feature()), "one figure needs no table"
+    assert "ε at δ" not in str(feature(input_noise=0)), "no figure needs no table"
 
 
 @pytest.mark.parametrize(

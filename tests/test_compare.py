@@ -1,13 +1,16 @@
 """The main comparison: complete, repeatable, and true to what was proved."""
 
 import dataclasses
+import json
 import math
 
 import jax
+import jsonschema
 import numpy as np
 import optax
 import pytest
 from support import Dense
+from tiny_experiment import FLAGS, rpjax
 
 from rpjax import report
 from rpjax.attacks import ATTACKS
@@ -16,8 +19,8 @@ from rpjax.experiments import ExperimentConfig, config, prepare
 from rpjax.experiments.compare import converged, relative, training_options
 from rpjax.experiments.methods import plan
 from rpjax.learners import supervised
+from rpjax.privacy import documents, gdp
 from rpjax.privacy import dpsgd as accounting
-from rpjax.privacy import gdp
 from rpjax.privacy.residual import box_diameter
 from rpjax.training import Budget, fit
 from rpjax.training.loop import sampler_for
@@ -136,10 +139,34 @@ def test_the_configuration_in_the_results_is_whole_and_named(compared, settings)
     assert written["seed"] == compared.results["seed"] == 3
 
 
+def test_what_is_proved_of_all_methods_stands_in_a_file_of_its_own(compared):
+    file = compared.folder / "guarantee.json"
+    values = json.loads(file.read_text())
+    jsonschema.validate(values, documents.schema())
+    methods = compared.results["methods"]
+    for one, other in zip(values["methods"], methods, strict=True):
+        assert (one["name"], one["label"]) == (other["name"], other["label"])
+        assert one["guarantee"] == other["guarantee"]
+        assert one["guarantee"]["configuration"] == compared.results["config_hash"]
+    kinds = [each["guarantee"]["kind"] for each in values["methods"]]
+    assert kinds == ["none", "none", "none", "none", "dp"]
+    assert documents.read(file)["dpsgd"].as_dict() == methods[-1]["guarantee"]
+
+
+def test_account_writes_the_guarantees_that_the_training_wrote(compared, tmp_path):
+    """Equal texts, equal figures, equal hash: for the same configuration."""
+    file = tmp_path / "account.json"
+    options = ["--train-on", "members", "--noise-seed", "fixed", "--json", file]
+    said = rpjax("account", *FLAGS, *options)
+    assert said.code == 0, said.err
+    assert file.read_bytes() == (compared.folder / "guarantee.json").read_bytes()
+    assert not list(tmp_path.glob("*.tmp"))
+
+
 def test_the_report_and_its_figures_are_written(compared):
     names = {str(p.relative_to(compared.folder)) for p in compared.folder.glob("*")}
     assert names == {
-        *("config.yaml", "methods", "checkpoints", "results.json"),
+        *("config.yaml", "methods", "checkpoints", "results.json", "guarantee.json"),
         *("figures", "report.html", "report.md"),
     }
     figures = {p.name for p in (compared.folder / "figures").iterdir()}

@@ -181,6 +181,21 @@ def test_a_gaussian_guarantee_without_epsilon_shows_mu_and_adjacency():
     assert cell.lines() == ["μ = 1.20 (Gaussian DP),", "add or remove one record"]
 
 
+def test_epsilons_for_different_neighbours_are_never_side_by_side_without_a_word():
+    results = sample()
+    warning = "Epsilons of different neighbours are not comparable: replace"
+    told = lambda: " ".join([*tables.notes(results), *words.summary(results)])
+    assert warning not in told(), "one epsilon stands alone"
+    own = results["methods"][4]["guarantee"]
+    proof = results["methods"][1]["guarantee"] = dict(own)
+    proof["adjacency"] = "replace one record's features, labels equal"
+    for view in (report.page(results), report.text(results), printed(results, 140)):
+        assert warning in words_of(view)
+        assert "labels equal; add or remove one record are" in words_of(view)
+    proof["adjacency"] = own["adjacency"]
+    assert warning not in told()
+
+
 # Page -------------------------------------------------------------------------------
 
 

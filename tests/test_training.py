@@ -556,6 +556,7 @@ def test_the_guarantee_of_dpsgd_is_its_accountants(private_run, asked):
         "noise_source": "threefry",
         "trained": None,
         "batch_norm": False,
+        "models": 1,
         "noise_seed": "fixed",
     }
 
@@ -605,8 +606,10 @@ def test_the_guarantee_of_input_noise_counts_epochs_and_takes_the_pixels_range(
         "draw": "step",
         "members": 1,
         "noise_per_member": "own",
-        "augmentation": "after_noise",
+        "augmentation": "none",
         "batch_norm": False,
+        "residual_bound": None,
+        "models": 1,
         "noise_seed": "fixed",
         "strategy": "additive",
         "gamma": 0.5,

@@ -230,7 +230,7 @@ def measured(ready: Prepared, each: Plan, run: Run) -> dict[str, Any]:
         "training": training_facts(run) | {"average": each.average},
         "utility": utility(ready, run),
         "cost": cost_facts(run),
-        "guarantee": run.guarantee(ready.config.dp.delta).as_dict(),
+        "guarantee": each.certified(run.guarantee(ready.config.dp.delta)).as_dict(),
         "exposure": [],
     }
 

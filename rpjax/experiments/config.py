@@ -21,7 +21,7 @@ from rpjax.data.augmentation import Padding
 from rpjax.data.membership import Protocol
 from rpjax.data.survey import Broken
 from rpjax.errors import InputError
-from rpjax.learners.inputs import Draw
+from rpjax.learners.inputs import Draw, Order
 from rpjax.learners.networks import Combine, Mapping
 from rpjax.models.conv import Convolution
 from rpjax.models.resnet import Norm, Shortcut, Stem
@@ -78,6 +78,8 @@ class ModelConfig:
     """Weight-standardised convolutions."""
     skip: bool = True
     """Identity connections; off for the paper's ablation."""
+    residual_bound: float | None = None
+    """Clip each record's F(x) in every block to this l2 norm; proves nothing more."""
     convolution: Convolution = "auto"
     """How convolutions are computed; auto: what measures fastest."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -100,6 +102,8 @@ class NoiseConfig:
     """Clip images to this l2 norm before the noise."""
     draw: Draw = "step"
     """record: one draw per record, kept for the whole training."""
+    noise_order: Order = "noise_then_augment"
+    """augment_then_noise: augment, clip to the bound, then fresh noise."""
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The five methods: from a configuration to a learner and its training."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,13 @@ from rpjax.averaging import averaged
 from rpjax.batches import poisson_slots
 from rpjax.data.augmentation import Augmentation
 from rpjax.errors import InputError
-from rpjax.experiments.config import METHODS, DPConfig, ExperimentConfig, Method
+from rpjax.experiments.config import (
+    METHODS,
+    DPConfig,
+    ExperimentConfig,
+    Method,
+    config_hash,
+)
 from rpjax.learners import Inputs, Learner, dpsgd, ensemble, supervised
 from rpjax.models import resnet, wide_resnet
 from rpjax.perturbations import Additive, Multiplicative, Perturbation
@@ -61,11 +68,16 @@ class Plan:
         if self.budget is not None:
             spent = spending(self.learner, sampler, shape, delta)
             steps = Meter(self.budget, spent, steps).steps
-        return guarantee(
+        proved = guarantee(
             *(self.learner, sampler, steps, shape),
             delta=delta,
             noise_seed=training.noise_seed,
         )
+        return self.certified(proved)
+
+    def certified(self, proved: Guarantee) -> Guarantee:
+        """A guarantee of a training by this plan, with the configuration's hash."""
+        return dataclasses.replace(proved, configuration=config_hash(self.config))
 
 
 def plan(config: ExperimentConfig, name: Method, classes: int, records: int) -> Plan:
@@ -142,6 +154,7 @@ def _model(
         "shortcut": options.shortcut,
         "standardise": options.standardise,
         "skip": options.skip,
+        "residual_bound": options.residual_bound,
         "convolution": options.convolution,
         "dtype": jnp.dtype(options.dtype),
     }
@@ -158,6 +171,7 @@ def _inputs(config: ExperimentConfig) -> Inputs:
         noise=noise.input_noise,
         bound=noise.input_bound,
         augmentation=Augmentation(training.crop, training.flip, training.padding),
+        order=noise.noise_order,
     )
 
 

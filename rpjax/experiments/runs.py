@@ -1,9 +1,10 @@
 """The folder of an experiment: written so that nothing is ever half there.
 
 ``config.yaml`` names the experiment; ``methods/NAME.json`` and ``.npz`` hold each
-finished part; ``checkpoints/`` what a resumed one goes on from; ``results.json`` all of
-it, once everything is done. Each file is written under another name and then renamed.
-Files that rpjax did not write stay where they are, whatever is replaced.
+finished part; ``checkpoints/`` what a resumed one goes on from. Once everything is
+done, ``guarantee.json`` holds what is proved, and ``results.json`` all of it. Each file
+is written under another name and then renamed. Files that rpjax did not write stay
+where they are, whatever is replaced.
 """
 
 import json
@@ -25,6 +26,7 @@ from rpjax.experiments.config import (
     from_yaml,
     to_yaml,
 )
+from rpjax.privacy.documents import document
 
 MARK = "# the configuration of an rpjax run\n"
 # fields that change no result, so that a run may be resumed with others
@@ -122,9 +124,13 @@ class RunFolder:
         distributed.together(lambda: self._keep(name, part, arrays), only_first=True)
 
     def conclude(self, results: dict[str, Any]) -> None:
-        """Write results.json: the experiment is through."""
-        target = self.path / "results.json"
-        distributed.together(lambda: write_json(target, results), only_first=True)
+        """Write guarantee.json and results.json: the experiment is through."""
+        distributed.together(lambda: self._conclude(results), only_first=True)
+
+    def _conclude(self, results: dict[str, Any]) -> None:
+        proved = [(m["name"], m["label"], m["guarantee"]) for m in results["methods"]]
+        write_json(self.path / "guarantee.json", document(proved))
+        write_json(self.path / "results.json", results)
 
     def _keep(
         self, name: str, part: dict[str, Any], arrays: dict[str, np.ndarray]
@@ -138,7 +144,7 @@ class RunFolder:
 
     def _clear(self) -> None:
         """Remove what a run leaves, by name; config.yaml stays, to be replaced."""
-        for pattern in ("results.json", *REPORT, *PARTS):
+        for pattern in ("results.json", "guarantee.json", *REPORT, *PARTS):
             for target in self.path.glob(pattern):
                 if target.is_dir():
                     shutil.rmtree(target)

@@ -57,7 +57,10 @@ class Mechanism:
     """The facts about a learner on which a guarantee rests.
 
     kind: "dpsgd", or "forward" where all the noise is in the forward pass (or absent).
+    augmentation: whether images are augmented, and on which side of the input noise.
     members: models that are trained on the same records and released together.
+    models: trained side by side, each released by itself.
+    residual_bound: norm to which each record's F(x) is clipped in a block, if it is.
     shared_input: whether all of them read one and the same noisy copy of a record.
     clipping: the rule by which records' gradients are bounded (DP-SGD).
     sampling: how records come into batches (DP-SGD): each by its own coin, or in
@@ -74,9 +77,12 @@ class Mechanism:
     constants_public: bool = True
     pixel_range: tuple[float, float] = (-1.0, 1.0)
     draw: Literal["step", "record"] = "step"
+    augmentation: Literal["none", "before_noise", "after_noise"] = "none"
     members: int = 1
+    models: int = 1
     shared_input: bool = False
     batch_norm: bool = False
+    residual_bound: float | None = None
     clip_norm: float | None = None
     noise_multiplier: float | None = None
     batch_size: int | None = None

@@ -55,9 +55,8 @@ def ensemble(
     ) -> Array:
         return together(many.predict(key, state, images, ids, noise))
 
-    released = replace(
-        many.mechanism, members=many.mechanism.members * members, shared_input=False
-    )
+    facts = learner.mechanism
+    released = replace(facts, members=facts.members * members, shared_input=False)
     return many._replace(
         predict=predict, mechanism=released, combine=together, using=using
     )
@@ -80,7 +79,7 @@ def _members(
     learner: Learner, count: int, mapping: Mapping, first: Array | int
 ) -> Learner:
     """Members `first` to ``first + count - 1``; `first` may differ between devices."""
-    over = over_members(count, mapping)
+    over, facts = over_members(count, mapping), learner.mechanism
 
     def numbers() -> Array:
         return first + jnp.arange(count)
@@ -115,7 +114,7 @@ def _members(
         init=init,
         step=step,
         predict=predict,
-        mechanism=learner.mechanism,
+        mechanism=replace(facts, models=facts.models * count),
         members=(count, *learner.members),
         part=lambda count, first: _members(learner, count, mapping, first),
         open=_open(learner, mapping),

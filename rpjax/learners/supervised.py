@@ -44,6 +44,12 @@ def supervised(
     inputs = inputs or Inputs()
     if draw not in ("step", "record"):
         raise InputError(f"draw is {draw!r}; it is 'step' or 'record'")
+    if draw == "record" and inputs.order == "augment_then_noise":
+        raise InputError(
+            "draw is 'record' and noise_order 'augment_then_noise'; noise that is kept "
+            "would meet several views of a record, whose difference shows it clean: "
+            "take draw='step', or the order 'noise_then_augment'"
+        )
     mechanism = forward_mechanism(model, inputs, draw)
     learner = _learner(linen(model), tx, inputs, mechanism)
     return learner._replace(
@@ -62,7 +68,9 @@ def forward_mechanism(model: Any, inputs: Inputs, draw: Draw) -> Mechanism:
         constants_public=inputs.constants_public,
         pixel_range=inputs.pixel_range,
         draw=draw,
+        augmentation=inputs.augmented,
         batch_norm=getattr(model, "norm", None) == "batch",
+        residual_bound=getattr(model, "residual_bound", None),
     )
 
 
@@ -129,7 +137,9 @@ def init_with(
     """The `init` that learners share; `trained` parameters are the optimiser's."""
 
     def init(key: PRNGKey, images: Array) -> State:
-        params, stats = network.init(rp_keys.domain(key, "init"), inputs.clean(images))
+        # no parameter may come from a record, whatever a layer's initialiser does
+        pixels = inputs.clean(jnp.zeros_like(images))
+        params, stats = network.init(rp_keys.domain(key, "init"), pixels)
         return State(
             step=jnp.zeros((), jnp.int32),
             params=params,

@@ -18,7 +18,7 @@ from rpjax.annotations import FeatureMap, Logits, Pixels, RecordKeys
 from rpjax.errors import InputError
 from rpjax.models.conv import Convolution, StandardisedConv, convolution
 from rpjax.models.norms import GroupNorm
-from rpjax.perturbations import Perturbation, euler_step
+from rpjax.perturbations import Perturbation, clip_to_ball, euler_step
 
 Norm = Literal["group", "batch"]
 Stem = Literal["cifar", "imagenet"]
@@ -35,7 +35,7 @@ def resnet(depth: int, classes: int, **options: Any) -> "ResNet":
     1603.05027): three stages of width 16, 32, 64. 18, 34 and 50 have four stages of
     width 64 to 512, with bottleneck blocks in 50. `options` are the fields of `ResNet`:
     perturbation, stem, norm, groups, norm_last, shortcut, standardise, skip,
-    convolution, dtype.
+    residual_bound, convolution, dtype.
     """
     if depth in CIFAR_DEPTHS:
         stages = ((depth - 2) // 6,) * 3
@@ -85,6 +85,9 @@ class ResNet(nn.Module):
         normalisation of its own (De et al.).
     standardise: weight-standardised convolutions.
     skip: False removes the identity, for the paper's ablation.
+    residual_bound: l2 norm to which each record's F(x) is clipped in every block (the
+        paper's G); None leaves it. It bounds no block, since the skip carries x past
+        it, and adds nothing to what is proved.
     convolution: how convolutions are computed, see `rpjax.models.conv`.
     dtype: of the activations; parameters, statistics and logits stay float32.
     batch_axis: mesh axis over which a batch is split, for BatchNorm's statistics; a
@@ -104,9 +107,17 @@ class ResNet(nn.Module):
     shortcut: Shortcut = "shared"
     standardise: bool = False
     skip: bool = True
+    residual_bound: float | None = None
     convolution: Convolution = "auto"
     dtype: Any = jnp.float32
     batch_axis: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.residual_bound is not None and not self.residual_bound > 0:
+            raise InputError(
+                f"residual_bound is {self.residual_bound}; it must be > 0, or left out"
+            )
+        super().__post_init__()
 
     @nn.compact
     def __call__(
@@ -183,6 +194,8 @@ class Block(nn.Module):
             f = layers.conv(channels, (3, 3), name="conv1")(
                 layers.activated(f, "norm1")
             )
+        if net.residual_bound is not None:
+            f = clip_to_ball(f, net.residual_bound)
         if not net.skip:
             return euler_step(keys, net.perturbation, f, jnp.zeros_like(f))
         if net.shortcut == "own" and self.first:

@@ -2,6 +2,7 @@
 
 from rpjax.privacy import (
     depth,
+    documents,
     dpsgd,
     gdp,
     labels,
@@ -28,6 +29,7 @@ __all__ = [
     "Renyi",
     "compose",
     "depth",
+    "documents",
     "dpsgd",
     "dpsgd_guarantee",
     "feature_guarantee",

@@ -9,6 +9,7 @@ from rpjax.privacy.accountants import Adjacency
 from rpjax.privacy.certificate import Alternative, Guarantee, no_guarantee
 from rpjax.privacy.dpsgd_wording import ACCOUNTANTS, NEIGHBOURS, Facts, NoiseSource
 from rpjax.privacy.private_run import Accountant, PrivateRun, Sampling
+from rpjax.privacy.stored import storable
 from rpjax.privacy.truncation import Account, Truncation
 from rpjax.privacy.wording import NoiseSeed, failed
 
@@ -42,7 +43,9 @@ def dpsgd_guarantee(
     noise_source: NoiseSource = "threefry",
     trained: str | None = None,
     batch_norm: bool = False,
+    models: int = 1,
     noise_seed: NoiseSeed = "secret",
+    noise_reused: bool = False,
 ) -> Guarantee:
     """What DP-SGD proves, with other accountants and neighbours beside it.
 
@@ -70,7 +73,9 @@ def dpsgd_guarantee(
         trained: which parameters move, in words; None is all of them.
         batch_norm: whether batch statistics are used, which mix records and void the
             per-record clipping.
+        models: trained side by side, of which the guarantee is for each by itself.
         noise_seed: "secret", or "fixed" where the run can be reproduced by a reader.
+        noise_reused: whether the same noise served another training on these records.
 
     Raises:
         InputError: a field outside its range.
@@ -88,28 +93,40 @@ def dpsgd_guarantee(
     facts = Facts(
         *(noise_multiplier, sampling_probability, steps, delta, records, capacity),
         *(members, sampling, clipping, noise_source, trained, noise_seed),
+        models=models,
     )
-    mechanism = dpsgd_wording.mechanism(facts)
     broken = failed(
         {
             "the noise multiplier is zero": noise_multiplier == 0,
             "batch normalisation makes a record's gradient depend on its companions": (
                 batch_norm
             ),
+            "the noise was used before, in another training on the same records": (
+                noise_reused
+            ),
         }
     )
     if broken:
-        return no_guarantee(mechanism, *broken)
+        return _nothing(facts, *broken)
     figures = [
         _figure(facts, accountant, adjacency)
         for accountant, adjacency in FIGURES[sampling]
     ]
     main = figures[0]
     if main.epsilon is None:
-        return no_guarantee(
-            mechanism, f"the noise is too small for a finite epsilon at δ = {delta:g}"
+        return _nothing(
+            facts, f"the noise is too small for a finite epsilon at δ = {delta:g}"
         )
-    return _stated(facts, mechanism, main, main.epsilon, figures[1:])
+    return _stated(facts, main, main.epsilon, figures[1:])
+
+
+def _nothing(facts: Facts, *reasons: str) -> Guarantee:
+    return no_guarantee(
+        dpsgd_wording.mechanism(facts),
+        *reasons,
+        name="DP-SGD",
+        parameters=facts.parameters(),
+    )
 
 
 def stated_epsilon(
@@ -188,18 +205,22 @@ def private_run(
 
 
 def _stated(
-    facts: Facts, mechanism: str, main: _Figure, epsilon: float, others: list[_Figure]
+    facts: Facts, main: _Figure, epsilon: float, others: list[_Figure]
 ) -> Guarantee:
     mu = main.run.mu(facts.noise_multiplier) if main.closed else None
+    known = (epsilon, facts.delta)
+    curve = storable(main.run.curve(facts.noise_multiplier), known)
     overflow = 0.0
     if main.run.truncation is not None:
         overflow = main.run.truncation.overflow(facts.sampling_probability)
-    found = float(main.run.tpr(0.01, facts.noise_multiplier))
     return Guarantee(
         kind="dp" if mu is None else "gdp",
-        mechanism=mechanism,
+        name="DP-SGD",
+        mechanism=dpsgd_wording.mechanism(facts),
+        parameters=facts.parameters(),
         unit="one record, features and label",
         adjacency=main.neighbours,
+        public=dpsgd_wording.public(facts),
         epsilon=epsilon,
         delta=facts.delta,
         mu=mu,
@@ -209,8 +230,9 @@ def _stated(
             for each in others
             if each.epsilon is not None
         ),
+        curve=curve,
         statement=dpsgd_wording.statement(
-            facts, main.run.adjacency, epsilon, found, mu
+            facts, main.run.adjacency, epsilon, float(curve.tpr(0.01)), mu
         ),
         assumptions=dpsgd_wording.assumptions(
             facts,

@@ -1,13 +1,17 @@
 """DP-SGD in words: what was done, what that means and what it rests on."""
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from rpjax.privacy.accountants import Adjacency
 from rpjax.privacy.private_run import Accountant, Sampling, participations
 from rpjax.privacy.truncation import Account
 from rpjax.privacy.wording import (
+    LOGS,
+    OTHER_RUNS,
     OWN_FIGURES,
+    VALIDATION,
     NoiseSeed,
+    bank,
     figure,
     power,
     seed_assumption,
@@ -81,6 +85,11 @@ class Facts(NamedTuple):
     noise_source: NoiseSource
     trained: str | None
     noise_seed: NoiseSeed
+    models: int = 1
+
+    def parameters(self) -> dict[str, Any]:
+        """The facts as names and plain values."""
+        return {k: v for k, v in self._asdict().items() if k != "delta"}
 
     @property
     def participations(self) -> int:
@@ -104,6 +113,16 @@ def mechanism(facts: Facts) -> str:
     if facts.members > 1:
         parts += [f"an ensemble of {facts.members}"]
     return ", ".join(parts)
+
+
+def public(facts: Facts) -> tuple[str, ...]:
+    """What everyone may know."""
+    return (
+        "all settings: noise, clip norm, sampling, batch size and steps"
+        + (", and the order of each epoch" if facts.sampling == "shuffled" else ""),
+        "initial weights and augmentation",
+        *([] if facts.trained is None else ["the parameters that stay as they are"]),
+    )
 
 
 def statement(
@@ -221,10 +240,11 @@ def not_covered(facts: Facts, missing: tuple[str, ...]) -> tuple[str, ...]:
     return (
         *((shuffled,) if facts.sampling == "shuffled" else ()),
         "several records of one person together: every figure is for one record",
-        "the search for hyper-parameters, and any other training run on the same "
-        "records: each one composes with this one",
+        *bank(facts.models),
+        OTHER_RUNS,
+        VALIDATION,
         OWN_FIGURES,
-        "logs and timings of the run",
+        LOGS,
         number,
         *missing,
     )

@@ -11,6 +11,15 @@ OWN_FIGURES = (
     "and attack scores; those of a report are for its owner"
 )
 
+OTHER_RUNS = (
+    "the search for hyper-parameters, and any other training run or model on the same "
+    "records: each one composes with this one"
+)
+VALIDATION = (
+    "validation records, by which settings or a checkpoint may have been chosen"
+)
+LOGS = "logs and timings of the run"
+
 
 def figure(epsilon: float, delta: float) -> str:
     """The pair (epsilon, delta)."""
@@ -22,10 +31,15 @@ def size(epsilon: float) -> str:
     return f"{epsilon:.4g}" if epsilon < 1e4 else f"{epsilon:.0f}"
 
 
-def power(share: float) -> str:
+def share(of_one: float) -> str:
+    """A rate in percent, three digits of it."""
+    return f"{100 * of_one:.3g}"
+
+
+def power(found: float) -> str:
     """The most that a test with one false alarm in a hundred can find."""
-    text = f"{100 * share:.3g} %."
-    if share > 0.99:
+    text = f"{share(found)} %."
+    if found > 0.99:
         text += " That excludes next to nothing: the figure is of no practical use."
     return text
 
@@ -50,6 +64,16 @@ def seed_assumption(noise_seed: NoiseSeed) -> tuple[str, ...]:
     return (
         "the noise seed, fixed here for reproduction, is unknown to the attacker; "
         "release weights only from a run with a secret seed",
+    )
+
+
+def bank(models: int) -> tuple[str, ...]:
+    """What goes uncovered where several models were trained side by side."""
+    if models == 1:
+        return ()
+    return (
+        f"the {models} models trained side by side together: the figure is for each "
+        "by itself",
     )
 
 

@@ -1,6 +1,6 @@
 """One row per method, and its three renderings: terminal, Markdown, HTML."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from markupsafe import Markup, escape
@@ -142,6 +142,29 @@ def guarantee(method: dict) -> Cell:
     return Cell("none")
 
 
+def neighbours(results: Results) -> list[str | None]:
+    """Each method's adjacency; None where nothing is proved."""
+    return [method["guarantee"]["adjacency"] for method in results["methods"]]
+
+
+def incomparable(adjacencies: Iterable[str | None]) -> str | None:
+    """What has to stand beside epsilons of several methods; None where nothing has to.
+
+    adjacencies: of those that state an epsilon; None is one that states none.
+
+    >>> incomparable(["replace one record", None, "replace one record"])
+    >>> incomparable(["add a record", "replace a record"])[:56]
+    'Epsilons of different neighbours are not comparable: add'
+    """
+    found = dict.fromkeys(each for each in adjacencies if each is not None)
+    if len(found) < 2:
+        return None
+    return (
+        f"Epsilons of different neighbours are not comparable: {'; '.join(found)} are "
+        "different promises, even where the number is the same."
+    )
+
+
 def notes(results: Results) -> list[str]:
     """What a reader of the table has to know."""
     table = rows(results)
@@ -155,6 +178,8 @@ def notes(results: Results) -> list[str]:
         + (attacks if attacked(results) else "")
         + "Time (per epoch) and memory are relative to plain training."
     ]
+    if warning := incomparable(neighbours(results)):
+        found.append(warning)
     if any(row.noise_off.interval for row in table):
         found.append(
             "Noise off: the attacker has the weights and switches the noise off (T4)."

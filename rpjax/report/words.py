@@ -45,7 +45,9 @@ def summary(results: Results) -> list[str]:
         sentences.append(_most_accurate(methods))
         sentences += _exposed([m for m in methods if deployed(m)])
     sentences += _noise_matters([m for m in methods if noise_off(m)])
-    return [*sentences, _guaranteed(methods)]
+    warning = tables.incomparable(tables.neighbours(results))
+    proved = _guaranteed(methods)
+    return [*sentences, f"{proved} {warning}" if warning else proved]
 
 
 def _most_accurate(methods: list[dict]) -> str:

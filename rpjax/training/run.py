@@ -126,6 +126,7 @@ def guarantee(
             noise_source=facts.noise_source,
             trained=facts.trained,
             batch_norm=facts.batch_norm,
+            models=facts.models,
             noise_seed=noise_seed,
         )
     bound = facts.input_bound
@@ -137,14 +138,17 @@ def guarantee(
         bound=bound,
         # stored pixels are bytes, so a normalised one cannot leave its range
         diameter=None if bound else box_diameter(pixels, *facts.pixel_range),
-        bound_enforced=True,
+        # an augmented image has no range of its own: then clipping alone bounds it
+        bound_enforced=bound is not None or facts.augmentation != "before_noise",
         constants_public=facts.constants_public,
         releases_clean_statistics=False,
         draw=facts.draw,
         members=facts.members,
         noise_per_member="shared" if facts.shared_input else "own",
-        augmentation="after_noise",
+        augmentation=facts.augmentation,
         batch_norm=facts.batch_norm,
+        residual_bound=facts.residual_bound,
+        models=facts.models,
         noise_seed=noise_seed,
         **_strategy(facts.perturbation),
     )
