@@ -328,6 +328,7 @@ def test_what_changes_nothing_and_what_leaves_nothing():
     nothing = Point(0.0, 1.0)
     assert compose(nothing, curve, Gaussian(1.0)) == nothing
     assert repeated(nothing, 7) == nothing
+    assert repeated(Point(0.0), 7) == Point(0.0)
     # a gamble adds up: 1 - (1 - delta)^2
     twice = compose(Point(1.0, 1e-3), Point(1.0, 1e-3))
     assert twice.delta(10.0) == pytest.approx(1 - 0.999**2, rel=1e-9)
@@ -472,6 +473,7 @@ def test_the_least_noise_meets_its_target_where_the_family_is_numerical():
         (lambda: Coupled(Gaussian(1.0), 1.0), "distance"),
         (lambda: repeated(Gaussian(1.0), 0), "times"),
         (lambda: distribution(Point(5.0), 1e-9), "interval"),
+        (lambda: distribution(Gaussian(5.0), 1e-9), "interval"),
         (lambda: least_noise(lambda noise: Point(9.0), 1.0, 1e-5), "epsilon = 1: no"),
         (lambda: least_noise(lambda noise: Point(0.5), 1.0, 1e-5), "epsilon = 1: rea"),
         (

@@ -68,7 +68,7 @@ def repeated(curve: Curve, times: int, interval: float | None = None) -> Curve:
     1-GDP
     """
     checks.whole("times", times)
-    if times == 1 or _is_nothing(curve):
+    if times == 1 or curve.delta(0.0) == 0 or _is_nothing(curve):
         return curve
     if isinstance(curve, Gaussian):
         return Gaussian(curve.mu * math.sqrt(times))
@@ -129,15 +129,15 @@ def distribution(curve: Curve, interval: float) -> Any:
 
     if isinstance(curve, Numerical) and curve.interval == interval:
         return curve.pld
-    if isinstance(curve, Gaussian) and curve.mu > 0:
-        return distributions.from_gaussian_mechanism(
-            1 / curve.mu, value_discretization_interval=interval
-        )
     points = math.ceil(_reach(curve) / interval)
     if points > MOST_POINTS:
         raise InputError(
             f"interval = {interval!r}: {points} points for {curve}; at most "
             f"{MOST_POINTS} are taken, so take a wider one"
+        )
+    if isinstance(curve, Gaussian) and curve.mu > 0:
+        return distributions.from_gaussian_mechanism(
+            1 / curve.mu, value_discretization_interval=interval
         )
     if isinstance(curve, Numerical):
         return distributions.PrivacyLossDistribution(

@@ -15,7 +15,7 @@ import scipy
 
 from rpjax.errors import InputError
 from rpjax.privacy import checks, gdp
-from rpjax.privacy.curves import Curve
+from rpjax.privacy.curve import Curve
 
 
 @dataclasses.dataclass(frozen=True)

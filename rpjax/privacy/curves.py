@@ -1,128 +1,32 @@
-"""Privacy curves: a guarantee of any kind, asked for epsilon, delta or power.
+"""The kinds of curves: Gaussian, a single point, visible mixtures, Renyi, numerical.
 
-A mechanism's guarantee is a bound on how well its outputs on two neighbouring data sets
-can be told apart, whichever of the two is called the first. Every such bound is known
-by its profile
-
-    D(s) = sup over tests of TPR - s FPR,    s > 0,
-
-which is convex, falls from 1 to the mass that one law has where the other has none, and
-is delta(epsilon) at s = e^epsilon. Exchanging the two laws gives the other half,
-D(s) = 1 - s + s D(1/s), so delta at epsilon >= 0 says everything: by convex duality no
-test exceeds TPR(FPR) = min over s of s FPR + D(s). Source: Dong, Roth, Su, "Gaussian
-Differential Privacy", arXiv 1905.02383, Proposition 2.12.
-
-Post-processing is the identity on curves: whatever is computed from the output without
-looking at the data again has the same guarantee. Composition, repetition and
-calibration are in `rpjax.privacy.algebra`.
+What they have in common, and what a profile is, stands in `rpjax.privacy.curve`.
 """
 
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import scipy
 
 from rpjax.errors import InputError
 from rpjax.privacy import checks, gdp
+from rpjax.privacy.curve import LARGEST_EPSILON, Array, Curve, checked_rates
+from rpjax.privacy.numerical import Numerical
 
-Array = npt.NDArray[np.float64]
-
-# an epsilon beyond this is none
-LARGEST_EPSILON = 1e12
-
-
-class Curve:
-    """A guarantee; immutable. A kind of it says what `delta` is, and the rest follows.
-
-    Every answer holds for both orders of two neighbouring data sets.
-    """
-
-    def delta(self, epsilon: float) -> float:
-        """Smallest delta proved at this epsilon, zero or more."""
-        checks.not_negative("epsilon", epsilon)
-        return float(self._deltas(np.float64(epsilon)))
-
-    def epsilon(self, delta: float) -> float:
-        """Smallest epsilon proved at this delta in [0, 1); infinite where none is.
-
-        Rounded upward: `delta` of the answer is never above the delta asked for.
-        """
-        checks.probability("delta", delta)
-        if delta == 0:
-            return self._pure()
-        if self.delta(0.0) <= delta:
-            return 0.0
-        high = 1.0
-        while self.delta(high) > delta:
-            high *= 2
-            if high > LARGEST_EPSILON:
-                return math.inf
-        found = scipy.optimize.brentq(
-            lambda e: math.log(max(self.delta(e), 1e-320) / delta),
-            *(0.0, high),
-            xtol=1e-14 * high,
-        )
-        return self._rounded_up(float(found), delta)
-
-    def tpr(self, fpr: npt.ArrayLike) -> gdp.Floats:
-        """Largest true-positive rate of any test at these false-positive rates.
-
-        The least of s FPR + D(s). Any s gives a bound, so that no more than tightness
-        rests on the search, by golden sections in log s.
-        """
-        shape = np.shape(fpr)
-        rates = _checked_rates(fpr).reshape(-1)
-        lines = functools.partial(self._line, rates)
-        # a line is 1 to rounding below e^-40, and exceeds 1 above 1 / FPR
-        high = np.where(rates > 0, -np.log(np.maximum(rates, 1e-300)), 1e6)
-        low = np.full_like(high, -40.0)
-        for _ in range(80):
-            third = 0.381966 * (high - low)
-            left, right = low + third, high - third
-            falls = lines(left) >= lines(right)
-            low, high = np.where(falls, left, low), np.where(falls, high, right)
-        return np.clip(lines((low + high) / 2), rates, 1.0).reshape(shape)[()]
-
-    def trade_off(self, alpha: npt.ArrayLike) -> gdp.Floats:
-        """Type II error that every test of type I error `alpha` has: 1 - tpr(alpha)."""
-        return 1 - self.tpr(alpha)
-
-    @property
-    def advantage(self) -> float:
-        """Largest TPR - FPR of any test."""
-        return self.delta(0.0)
-
-    def profile(self, log_s: npt.ArrayLike) -> gdp.Floats:
-        """D(s), see the module, at logarithms of s of either sign.
-
-        >>> float(Gaussian(1.0).profile(0.5) - Gaussian(1.0).delta(0.5))
-        0.0
-        """
-        t = np.asarray(log_s, dtype=np.float64)
-        deltas = self._deltas(np.abs(t))
-        return np.where(t < 0, 1 + np.exp(np.minimum(t, 0)) * (deltas - 1), deltas)[()]
-
-    def _line(self, rates: Array, log_s: Array) -> Array:
-        return np.asarray(np.exp(np.minimum(log_s, 700)) * rates + self.profile(log_s))
-
-    def _rounded_up(self, epsilon: float, delta: float) -> float:
-        step = 1e-15 * max(epsilon, 1e-3)
-        while self.delta(epsilon) > delta:
-            epsilon, step = epsilon + step, 2 * step
-        return epsilon
-
-    def _pure(self) -> float:
-        """Smallest epsilon proved at delta 0."""
-        return math.inf
-
-    def _deltas(self, epsilons: gdp.Floats) -> gdp.Floats:
-        """`delta` at several epsilons of any shape."""
-        raise NotImplementedError
+__all__ = [
+    "LARGEST_EPSILON",
+    "Array",
+    "Curve",
+    "Gaussian",
+    "Mixture",
+    "Numerical",
+    "Point",
+    "Renyi",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,7 +104,7 @@ class Point(Curve):
 
     def tpr(self, fpr: npt.ArrayLike) -> gdp.Floats:
         """The least of e^epsilon FPR + delta and 1 - e^-epsilon (1 - delta - FPR)."""
-        rates = _checked_rates(fpr)
+        rates = checked_rates(fpr)
         with np.errstate(divide="ignore"):
             steep = np.exp(np.minimum(self.at_epsilon + np.log(rates), 1.0))
         flat = 1 - math.exp(-self.at_epsilon) * (1 - self.at_delta - rates)
@@ -259,12 +163,17 @@ class Mixture(Curve):
         return max(part._pure() for weight, part in pairs if weight > 0)
 
     def _deltas(self, epsilons: gdp.Floats) -> gdp.Floats:
-        at = np.asarray(epsilons)
+        at = np.asarray(epsilons).reshape(-1)
         weights, mus = self._gaussians
-        mean: Any = gdp.delta(at[..., None], mus) @ weights
+        # so many at once that the table of them stays small
+        rows = 10**6 // max(mus.size, 1) + 1
+        pieces = [at[i : i + rows] for i in range(0, at.size, rows)]
+        mean: Any = np.concatenate(
+            [gdp.delta(piece[:, None], mus) @ weights for piece in pieces]
+        )
         for weight, part in self._others:
             mean = mean + weight * part._deltas(at)
-        return np.asarray(np.minimum(mean, 1.0))[()]
+        return np.asarray(np.minimum(mean, 1.0)).reshape(np.shape(epsilons))[()]
 
     @functools.cached_property
     def _gaussians(self) -> tuple[Array, Array]:
@@ -334,98 +243,3 @@ class Renyi(Curve):
     def __str__(self) -> str:
         span = f"{min(self.orders):.4g} to {max(self.orders):.4g}"
         return f"Renyi DP at {len(self.orders)} orders, {span}"
-
-
-class _Tail(NamedTuple):
-    """Of a discrete privacy loss distribution, in one direction.
-
-    losses: ascending, (n,). upper, log_lower: mass of the two laws at the i-th loss and
-    beyond, and what has infinite loss, (n + 1,).
-    """
-
-    losses: Array
-    upper: Array
-    log_lower: Array
-
-    def deltas(self, epsilons: gdp.Floats) -> gdp.Floats:
-        at = np.searchsorted(self.losses, epsilons, side="right")
-        found = self.upper[at] - np.exp(epsilons + self.log_lower[at])
-        return np.asarray(np.maximum(found, self.upper[-1]))
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Numerical(Curve):
-    """A `dp_accounting` privacy loss distribution, rounded so that it never flatters.
-
-    pld: a pessimistic `PrivacyLossDistribution`. Where its two directions differ, as
-        for adding and removing a record, the worse one counts at each epsilon.
-
-    Its masses carry the rounding of the convolutions that made it, about 1e-15 each:
-    deltas below 1e-12 say nothing.
-
-    >>> from dp_accounting.pld import privacy_loss_distribution as distributions
-    >>> n = Numerical(distributions.from_laplace_mechanism(1.0))
-    >>> f"{n.epsilon(1e-2):.4f} {n.epsilon(0.0):.4f}"
-    '0.9799 1.0000'
-    """
-
-    pld: Any
-
-    def __post_init__(self) -> None:
-        if not all(pmf._pessimistic_estimate for pmf in self._masses):
-            raise InputError("pld: made with pessimistic_estimate=False; must be True")
-
-    @property
-    def interval(self) -> float:
-        """Spacing of the grid of privacy losses."""
-        return float(self._masses[0]._discretization)
-
-    @property
-    def _masses(self) -> tuple[Any, ...]:
-        """Both directions, or the one that serves for both."""
-        remove, add = self.pld._pmf_remove, self.pld._pmf_add
-        return (remove,) if self.pld._symmetric else (remove, add)
-
-    @property
-    def directions(self) -> tuple[Callable[[gdp.Floats], gdp.Floats], ...]:
-        """(log s) -> D(s) of each direction, both signs; one where it serves for both.
-
-        >>> from dp_accounting.pld import privacy_loss_distribution as distributions
-        >>> n = Numerical(distributions.from_laplace_mechanism(1.0))
-        >>> [f"{float(d(np.float64(-1.0))):.4f}" for d in n.directions]
-        ['0.6321']
-        """
-        return tuple(tail.deltas for tail in self._tails)
-
-    @functools.cached_property
-    def _tails(self) -> tuple[_Tail, ...]:
-        return tuple(_tail(pmf.to_dense_pmf()) for pmf in self._masses)
-
-    def _pure(self) -> float:
-        if any(tail.upper[-1] > 0 for tail in self._tails):
-            return math.inf
-        return max(0.0, *(float(tail.losses[-1]) for tail in self._tails))
-
-    def _deltas(self, epsilons: gdp.Floats) -> gdp.Floats:
-        both = [tail.deltas(epsilons) for tail in self._tails]
-        return np.asarray(np.minimum(np.max(both, axis=0), 1.0))[()]
-
-    def __str__(self) -> str:
-        return f"a privacy loss distribution on a grid of {self.interval:.4g}"
-
-
-def _tail(pmf: Any) -> _Tail:
-    """Sums from the largest loss down; convolution leaves masses just below zero."""
-    masses = np.maximum(pmf._probs, 0.0)
-    held = np.flatnonzero(masses)
-    losses = (held + pmf._lower_loss) * pmf._discretization
-    beyond = np.concatenate([[pmf._infinity_mass], masses[held][::-1]])
-    lower = np.concatenate([[-np.inf], (np.log(masses[held]) - losses)[::-1]])
-    return _Tail(losses, np.cumsum(beyond)[::-1], np.logaddexp.accumulate(lower)[::-1])
-
-
-def _checked_rates(fpr: npt.ArrayLike) -> Array:
-    rates = np.asarray(fpr, dtype=np.float64)
-    if not ((rates >= 0) & (rates <= 1)).all():
-        raise InputError("fpr: every rate must lie in [0, 1]")
-    return rates

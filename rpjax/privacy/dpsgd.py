@@ -15,7 +15,7 @@ import numpy.typing as npt
 from rpjax.errors import InputError
 from rpjax.privacy import calibration, checks, gdp
 from rpjax.privacy.accountants import Adjacency, Step
-from rpjax.privacy.curves import Curve
+from rpjax.privacy.curve import Curve
 from rpjax.privacy.private_run import (
     Accountant,
     PrivateRun,

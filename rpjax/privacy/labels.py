@@ -23,7 +23,7 @@ import numpy as np
 
 from rpjax.errors import InputError
 from rpjax.privacy import checks, gdp
-from rpjax.privacy.curves import Array, Curve
+from rpjax.privacy.curve import Array, Curve
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,7 +23,7 @@ import math
 import numpy as np
 
 from rpjax.privacy import checks, gdp
-from rpjax.privacy.curves import Curve
+from rpjax.privacy.curve import Curve
 
 
 @dataclasses.dataclass(frozen=True)
