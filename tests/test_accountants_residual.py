@@ -77,6 +77,20 @@ def test_noise_for_a_target_meets_it_and_a_little_less_does_not(how, epsilon, de
     assert inputs.curve(0.999 * noise).epsilon(delta) > epsilon
 
 
+@given(uses, st.floats(0.2, 50), st.floats(1e-12, 0.01))
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_more_noise_a_larger_delta_and_fewer_copies_all_help(how, noise, delta):
+    base = NoisyInputs(2.0, **how).curve(noise)
+    assert NoisyInputs(2.0, **how).curve(1.1 * noise).epsilon(delta) < base.epsilon(
+        delta
+    )
+    assert base.epsilon(2 * delta) < base.epsilon(delta)
+    for count in ("participations", "copies", "members", "group"):
+        more = NoisyInputs(2.0, **{**how, count: how[count] + 1}).curve(noise)
+        assert more.epsilon(delta) >= base.epsilon(delta)
+        assert float(more.tpr(0.01)) >= float(base.tpr(0.01))
+
+
 @given(st.integers(1, 500), st.floats(0.5, 50), st.floats(1e-10, 0.01))
 @settings(max_examples=60, deadline=None, derandomize=True)
 def test_the_exact_curve_is_never_above_the_theorem_as_recalled(times, noise, delta):

@@ -316,7 +316,8 @@ def test_gaussians_and_renyi_divergences_stay_what_they_are():
     assert repeated(Gaussian(0.3), 50).mu == pytest.approx(gdp.compose([0.3] * 50))
     renyi = Renyi((2.0, 4.0), (0.5, 1.5))
     assert compose(renyi, Renyi((4.0, 8.0), (1.0, 9.0))) == Renyi((4.0,), (2.5,))
-    assert compose(Gaussian(1.0), renyi) == Renyi((2.0, 4.0), (1.5, 3.5))
+    # 0.5 + 2 * 4 / 2 and 1.5 + 4 * 4 / 2
+    assert compose(Gaussian(2.0), renyi) == Renyi((2.0, 4.0), (4.5, 9.5))
     assert repeated(renyi, 3) == Renyi((2.0, 4.0), (1.5, 4.5))
 
 
