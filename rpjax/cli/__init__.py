@@ -14,6 +14,7 @@ COMMANDS = {
     "evaluate": "accuracy of what was trained",
     "attack": "attack what was trained",
     "account": "what a training would guarantee, without training",
+    "features": "noise once on public features: accuracy against a proved epsilon",
     "verify": "prove by experiment that DP-SGD's training is what it claims",
     "data": "check image files, and prepare them for many trainings",
     "report": "write the tables and pictures of a results.json again",

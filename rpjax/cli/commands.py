@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rpjax import distributed, report
-from rpjax.cli import data
+from rpjax.cli import data, features
 from rpjax.errors import InputError
 from rpjax.experiments import (
     ExperimentConfig,
@@ -479,6 +479,7 @@ _COMMANDS: dict[str, tuple[type, Callable[..., int | None]]] = {
     "account": (Account, _account),
     "verify": (Verify, _verify),
     "data": (data.Data, data.run),
+    "features": (features.Features, features.run),
     "report": (Report, _report),
     "sweep": (Sweep, _sweep),
     "job": (Job, _job),

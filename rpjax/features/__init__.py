@@ -5,19 +5,22 @@ with noise drawn once per record (exact mu-GDP, mu = 2R/pi, for replacing one re
 image); a head is trained on the release for as long as one likes. See docs/features.md.
 """
 
-from rpjax.features.drawn_trunk import digits_trunk, drawn_trunk
-from rpjax.features.filter_trunks import photograph_trunk, random_trunk
+from rpjax.features.accuracy import EPSILONS, curve, trunk_named
+from rpjax.features.drawn import digits_trunk, drawn_trunk
+from rpjax.features.estimates import Moments, moments
+from rpjax.features.filters import photograph_trunk, random_trunk
 from rpjax.features.heads import Head, fit_head, stand_ins, zero_shot
-from rpjax.features.moments import Moments, moments
-from rpjax.features.release import Released, release
+from rpjax.features.releasing import Released, release, releases
 from rpjax.features.trunk import Sample, Trunk
 
 __all__ = [
+    "EPSILONS",
     "Head",
     "Moments",
     "Released",
     "Sample",
     "Trunk",
+    "curve",
     "digits_trunk",
     "drawn_trunk",
     "fit_head",
@@ -25,6 +28,8 @@ __all__ = [
     "photograph_trunk",
     "random_trunk",
     "release",
+    "releases",
     "stand_ins",
+    "trunk_named",
     "zero_shot",
 ]

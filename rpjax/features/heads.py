@@ -2,7 +2,7 @@
 
 At test time features are clean, so a head that was fitted to noisy ones would be fitted
 to the wrong law. Instead the noisy features are asked for the moments of each class
-(`moments`), and these make clean stand-ins to train on for as long as one likes:
+(`estimates.moments`), and these make clean stand-ins, to be trained on at will:
 
 - with a trunk that knows the classes, its public features, each class moved to where
   the private one lies (so a head without any private shift is the zero-shot one);
@@ -28,8 +28,8 @@ from rpjax import keys as rp_keys
 from rpjax.annotations import PyTree
 from rpjax.data.records import Records
 from rpjax.errors import InputError
-from rpjax.features.moments import moments
-from rpjax.features.release import Released
+from rpjax.features.estimates import moments
+from rpjax.features.releasing import Released
 from rpjax.features.trunk import Features, Sample, Trunk
 
 Kind = Literal["linear", "mlp"]
@@ -109,7 +109,7 @@ def stand_ins(released: Released, seed: int = 0) -> Sample:
         base = told.means[labels] + normals @ root.T
     doubt = np.sqrt(told.uncertainty[labels]) * rng.standard_normal(base.shape)
     features = base + doubt
-    if sample is None:  # its features lie in the ball, see `filter_trunks`
+    if sample is None:  # its features lie in the ball, see `filters`
         norms = np.linalg.norm(features, axis=1, keepdims=True)
         features *= np.minimum(1.0, released.trunk.bound / np.maximum(norms, 1e-12))
     return Sample(features, labels)

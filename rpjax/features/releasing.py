@@ -11,6 +11,7 @@ centre may depend on the label because the label is equal in both neighbours.
 """
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -90,24 +91,40 @@ def release(
         InputError: a record that the trunk was fitted on, an id given twice, an epsilon
             or delta that cannot be.
     """
+    return next(releases(trunk, records, ((epsilon, seed),), delta=delta))
+
+
+def releases(
+    trunk: Trunk,
+    records: Records,
+    settings: Sequence[tuple[float, int | None]],
+    *,
+    delta: float = 1e-5,
+) -> Iterator[Released]:
+    """A `release` for each (epsilon, seed): to compare them, not to publish several.
+
+    Each one's guarantee is for it alone; the trunk is asked once.
+    """
     trunk.check_unseen(records)
     if len(np.unique(records.ids)) < len(records):
         raise InputError("records holds an id twice; give every record its own")
-    noise = _noise(trunk.bound, epsilon, delta)
+    noises = [_noise(trunk.bound, epsilon, delta) for epsilon, _ in settings]
     labels = np.asarray(records.labels)
     centres = trunk.centre_of(labels)
-    kept = trunk(records.images) - centres
-    if noise > 0:
-        kept = noisy(kept, records.ids, trunk.bound, noise, seed)
-    return Released(
-        features=centres + kept,
-        labels=labels,
-        classes=int(labels.max()) + 1,
-        trunk=trunk,
-        input_noise=noise,
-        delta=delta,
-        noise_seed="secret" if seed is None else "fixed",
-    )
+    deviations = trunk(records.images) - centres
+    for noise, (_, seed) in zip(noises, settings, strict=True):
+        kept = deviations
+        if noise > 0:
+            kept = noisy(deviations, records.ids, trunk.bound, noise, seed)
+        yield Released(
+            features=centres + kept,
+            labels=labels,
+            classes=max(int(labels.max()) + 1, len(trunk.centres)),
+            trunk=trunk,
+            input_noise=noise,
+            delta=delta,
+            noise_seed="secret" if seed is None else "fixed",
+        )
 
 
 def noisy(

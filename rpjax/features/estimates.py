@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from rpjax.features.release import Released
+from rpjax.features.releasing import Released
 from rpjax.features.trunk import Features, Sample
 
 Floats = Float[np.ndarray, "..."]
