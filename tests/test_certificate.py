@@ -159,7 +159,7 @@ def test_plain_training_is_called_plain():
         ({"constants_public": False}, "computed from the private records"),
         ({"releases_clean_statistics": True}, "un-noised training records"),
         ({"draw": "record", "augmentation": "before_noise"}, "augmented views"),
-        ({"batch_statistics": "clean"}, "batch statistics were re-estimated"),
+        ({"batch_statistics": "re-estimated"}, "batch statistics were re-estimated"),
         ({"noise_reused": True}, "the noise was used before"),
     ],
 )

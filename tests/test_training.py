@@ -307,7 +307,11 @@ def test_progress_and_history_show_what_is_spent(stopped):
     assert spent == sorted(spent)
     assert report.advances[-1][:2] == (run.steps, run.steps)
     exact = [
-        replace(run, steps=int(step)).guarantee(1e-3).epsilon
+        run_module.guarantee(
+            *(run.learner, run.sampler, int(step), run.shape),
+            delta=1e-3,
+            noise_seed="fixed",
+        ).epsilon
         for step in run.history["step"]
     ]
     shown = run.history["epsilon"]
@@ -556,8 +560,10 @@ def test_the_guarantee_of_dpsgd_is_its_accountants(private_run, asked):
         "noise_source": "threefry",
         "trained": None,
         "batch_norm": False,
+        "releases_clean_statistics": False,
         "models": 1,
         "noise_seed": "fixed",
+        "noise_reused": False,
     }
 
 
@@ -608,9 +614,11 @@ def test_the_guarantee_of_input_noise_counts_epochs_and_takes_the_pixels_range(
         "noise_per_member": "own",
         "augmentation": "none",
         "batch_norm": False,
+        "batch_statistics": "training",
         "residual_bound": None,
         "models": 1,
         "noise_seed": "fixed",
+        "noise_reused": False,
         "strategy": "additive",
         "gamma": 0.5,
     }

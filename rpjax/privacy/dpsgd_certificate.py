@@ -43,6 +43,7 @@ def dpsgd_guarantee(
     noise_source: NoiseSource = "threefry",
     trained: str | None = None,
     batch_norm: bool = False,
+    releases_clean_statistics: bool = False,
     models: int = 1,
     noise_seed: NoiseSeed = "secret",
     noise_reused: bool = False,
@@ -73,6 +74,8 @@ def dpsgd_guarantee(
         trained: which parameters move, in words; None is all of them.
         batch_norm: whether batch statistics are used, which mix records and void the
             per-record clipping.
+        releases_clean_statistics: whether anything computed from the training records
+            is released with the weights but for what the noisy steps computed.
         models: trained side by side, of which the guarantee is for each by itself.
         noise_seed: "secret", or "fixed" where the run can be reproduced by a reader.
         noise_reused: whether the same noise served another training on these records.
@@ -100,6 +103,9 @@ def dpsgd_guarantee(
             "the noise multiplier is zero": noise_multiplier == 0,
             "batch normalisation makes a record's gradient depend on its companions": (
                 batch_norm
+            ),
+            "something computed from un-noised training records reaches the release": (
+                releases_clean_statistics
             ),
             "the noise was used before, in another training on the same records": (
                 noise_reused

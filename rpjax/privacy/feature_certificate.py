@@ -14,7 +14,7 @@ RECALLED = (
     "recalled (the paper's theorem, as recalled: Rényi composition and Mironov's "
     "conversion)"
 )
-Statistics = Literal["noisy", "clean"]
+Statistics = Literal["training", "re-estimated"]
 
 
 def feature_guarantee(
@@ -32,7 +32,7 @@ def feature_guarantee(
     noise_per_member: residual.Sharing = "own",
     augmentation: Augmentation = "none",
     batch_norm: bool = False,
-    batch_statistics: Statistics = "noisy",
+    batch_statistics: Statistics = "training",
     strategy: Strategy = "none",
     gamma: float = 0.0,
     floor: float = 0.0,
@@ -66,7 +66,8 @@ def feature_guarantee(
         augmentation: whether random views are taken before the noise, after it, or not
             at all. Before it they need fresh noise, hence draw="step".
         batch_norm: whether batch statistics are used; harmless behind noisy inputs.
-        batch_statistics: "clean" where they were re-estimated on un-noised records.
+        batch_statistics: "re-estimated" where they are not those that training left, so
+            that un-noised records may have entered them.
         strategy: "additive" (Strategy I), "multiplicative" (II) or "none".
         gamma: scale of the residual noise.
         floor: smallest activation that scales the noise of Strategy II.
@@ -85,7 +86,7 @@ def feature_guarantee(
     checks.not_negative("floor", floor)
     checks.one_of("strategy", strategy, ("none", "additive", "multiplicative"))
     checks.one_of("augmentation", augmentation, ("none", "before_noise", "after_noise"))
-    checks.one_of("batch_statistics", batch_statistics, ("noisy", "clean"))
+    checks.one_of("batch_statistics", batch_statistics, ("training", "re-estimated"))
     checks.one_of("noise_seed", noise_seed, ("secret", "fixed"))
     span = residual.input_diameter(bound, diameter) if input_noise > 0 else diameter
     facts = Facts(
@@ -115,9 +116,8 @@ def feature_guarantee(
             "something computed from un-noised training records reaches the release": (
                 releases_clean_statistics
             ),
-            "batch statistics were re-estimated on un-noised training records": (
-                batch_statistics == "clean"
-            ),
+            "batch statistics were re-estimated after training, so that un-noised "
+            "records may have entered them": batch_statistics == "re-estimated",
             "one noise per record meets several augmented views of it, whose "
             "difference shows the clean record": views_of_one_noise,
             "the noise was used before, in another training on the same records": (

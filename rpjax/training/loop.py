@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -53,6 +54,7 @@ def fit(
     devices: Devices = None,
     workers: int = 0,
     budget: Budget | None = None,
+    earlier: Sequence[Run] = (),
     report: Reporter | None = None,
     checkpoints: Path | None = None,
     checkpoint_seconds: float = 60.0,
@@ -74,6 +76,8 @@ def fit(
     budget: an epsilon that the training's guarantee must not exceed, counted from its
         first step: it stops before the step that would, and says so. The progress and
         the history then show what is spent.
+    earlier: other trainings on the same records (restarts, tuning): the guarantee is
+        for all of them together.
     checkpoints: a folder in which to save now and then, and from which to go on. With
         it, SIGTERM to any process ends the training with what it has saved.
     checkpoint_seconds: how long to train between two of them.
@@ -91,6 +95,11 @@ def fit(
     sampler = sampler_for(learner, table.shape[-1], batch_size)
     steps = step_count(sampler, steps, epochs)
     meter = None
+    if budget is not None and earlier:
+        raise InputError(
+            f"budget is {budget} and earlier names {len(earlier)} trainings; a budget "
+            "counts from a training's own first step: give one of the two"
+        )
     if budget is not None:
         spent = spending(learner, sampler, records.shape, budget.delta)
         meter = Meter(budget, spent, steps, sampler.block)
@@ -185,6 +194,8 @@ def fit(
         choice=choice,
         budget=budget,
         stopped_at_budget=meter is not None and meter.steps < meter.asked,
+        left=state,
+        earlier=tuple(earlier),
     )
 
 

@@ -1,9 +1,10 @@
 """What fitting a learner leaves behind, and what can be asked of it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import jax
 import numpy as np
 
 from rpjax import intervals
@@ -14,7 +15,10 @@ from rpjax.errors import InputError
 from rpjax.learners import Learner, State
 from rpjax.perturbations import Additive, Multiplicative
 from rpjax.privacy import Guarantee, dpsgd_guarantee, feature_guarantee, stated_epsilon
+from rpjax.privacy.certificate import withdrawn
 from rpjax.privacy.residual import box_diameter
+from rpjax.privacy.together import together
+from rpjax.privacy.wording import failed
 from rpjax.training.budget import Budget
 from rpjax.training.devices import Devices
 from rpjax.training.evaluation import Query, answers
@@ -48,6 +52,8 @@ class Run:
     devices: what it was trained on, and what answers its queries.
     choice: how it was computed, and why; None for a run that was only picked up again.
     budget: that it was given; stopped_at_budget: whether it took fewer steps for it.
+    left: the state as training left it, of which a guarantee can speak.
+    earlier: other trainings on the same records, with which this one composes.
     """
 
     learner: Learner
@@ -65,6 +71,8 @@ class Run:
     choice: Choice | None = None
     budget: Budget | None = None
     stopped_at_budget: bool = False
+    left: State | None = None
+    earlier: tuple["Run", ...] = ()
 
     @property
     def epochs(self) -> float:
@@ -92,17 +100,57 @@ class Run:
         """
         state = self.state
         params = with_average(state.params, state.opt_state, decay)
-        return replace(self, state=state._replace(params=params))
+        state = state._replace(params=params)
+        return replace(self, state=state, left=state)
 
-    def guarantee(self, delta: float = 1e-5) -> Guarantee:
-        """What is proved of the released weights, for which neighbours."""
-        return guarantee(
+    def guarantee(
+        self,
+        delta: float = 1e-5,
+        *,
+        earlier: Sequence["Run"] = (),
+        releases_clean_statistics: bool = False,
+    ) -> Guarantee:
+        """What is proved of the released weights, for which neighbours.
+
+        delta: at which epsilon is stated.
+        earlier: more trainings on the same records (restarts, tuning, what this one
+            was fine-tuned from) than `fit` was told of; the figure is for all together.
+        releases_clean_statistics: whether anything computed from un-noised training
+            records is released with the weights.
+        """
+        before = (*self.earlier, *earlier)
+        proved = guarantee(
             self.learner,
             self.sampler,
             self.steps,
             self.shape,
             delta=delta,
             noise_seed=self.noise_seed,
+            noise_reused=any(_share_noise(self, each) for each in before),
+            batch_statistics=(
+                "training"
+                if self.left is None or _same(self.state.stats, self.left.stats)
+                else "re-estimated"
+            ),
+            releases_clean_statistics=releases_clean_statistics,
+        )
+        if proved.curve is not None and (broken := self._broken()):
+            return withdrawn(proved, *broken)
+        return together(proved, [each.guarantee(delta) for each in before])
+
+    def _broken(self) -> tuple[str, ...]:
+        """Premises about the weights themselves that do not hold."""
+        taken = int(np.asarray(self.state.step).max())
+        changed = self.left is not None and not _same(
+            self.state.params, self.left.params
+        )
+        return failed(
+            {
+                f"the weights have taken {taken} steps, and {self.steps} are stated": (
+                    taken > self.steps
+                ),
+                "the weights are not those that training left": changed,
+            }
         )
 
 
@@ -114,8 +162,14 @@ def guarantee(
     *,
     delta: float,
     noise_seed: Literal["secret", "fixed"],
+    noise_reused: bool = False,
+    batch_statistics: Literal["training", "re-estimated"] = "training",
+    releases_clean_statistics: bool = False,
 ) -> Guarantee:
-    """The guarantee of training `learner` for `steps` steps, trained already or not."""
+    """The guarantee of training `learner` for `steps` steps, trained already or not.
+
+    The last three are facts of a run that was made; see `feature_guarantee`.
+    """
     facts = learner.mechanism
     if facts.kind == "dpsgd":
         return dpsgd_guarantee(
@@ -126,8 +180,10 @@ def guarantee(
             noise_source=facts.noise_source,
             trained=facts.trained,
             batch_norm=facts.batch_norm,
+            releases_clean_statistics=releases_clean_statistics,
             models=facts.models,
             noise_seed=noise_seed,
+            noise_reused=noise_reused,
         )
     bound = facts.input_bound
     pixels = int(np.prod(shape))
@@ -141,15 +197,17 @@ def guarantee(
         # an augmented image has no range of its own: then clipping alone bounds it
         bound_enforced=bound is not None or facts.augmentation != "before_noise",
         constants_public=facts.constants_public,
-        releases_clean_statistics=False,
+        releases_clean_statistics=releases_clean_statistics,
         draw=facts.draw,
         members=facts.members,
         noise_per_member="shared" if facts.shared_input else "own",
         augmentation=facts.augmentation,
         batch_norm=facts.batch_norm,
+        batch_statistics=batch_statistics,
         residual_bound=facts.residual_bound,
         models=facts.models,
         noise_seed=noise_seed,
+        noise_reused=noise_reused,
         **_strategy(facts.perturbation),
     )
 
@@ -179,6 +237,21 @@ def spending(
         return proved.epsilon
 
     return epsilon
+
+
+def _share_noise(one: Run, other: Run) -> bool:
+    """Whether some of the noise of two trainings comes from the same secret."""
+    ours, theirs = (
+        {row.tobytes() for row in np.asarray(run.state.secret).reshape(-1, 8)}
+        for run in (one, other)
+    )
+    return bool(ours & theirs)
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two trees are equal, leaf by leaf."""
+    pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+    return all(a is b or np.array_equal(a, b) for a, b in pairs)
 
 
 def _accounted(learner: Learner, sampler: Sampler) -> dict[str, Any]:
