@@ -12,6 +12,7 @@ BENCHMARKS = {
     "scaling": "work and communication of each of 1 to 8 devices, from the program",
     "roofline": "how much of the device's measured peak a training step reaches",
     "generators": "what a Strategy I step costs by generator of its random numbers",
+    "guarantees": "the noise that guarantees need, for the norms of real images",
     "noise": "what DP-SGD's noise of a step costs by its source",
 }
 """Name and sentence of each; the module `benchmarks.NAME` holds it as BENCHMARK."""

@@ -80,6 +80,7 @@ TINY = {
         "size": "digits",
         "generators": ("threefry2x32", "no such"),
     },
+    "guarantees": {"data": ("digits",), "ratios": (1.1,), "coordinates": (10,)},
     "noise": {"normals": 1_000, "draws": 2, "rounds": 1},
 }
 
