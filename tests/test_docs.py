@@ -71,6 +71,16 @@ def test_links_between_pages_lead_somewhere():
     assert not broken
 
 
+def test_the_readme_quotes_the_summary_of_what_is_guaranteed():
+    page, readme = (
+        " ".join((ROOT / name).read_text(encoding="utf-8").split())
+        for name in ("docs/guarantees.md", "README.md")
+    )
+    summary = page.split("## In short ")[1].split(" That is the summary")[0]
+    assert len(summary) > 500
+    assert summary in readme
+
+
 def test_a_wrong_figure_on_a_page_is_found(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("```python\n>>> 1 + 1\n2\n```\n\n```python\n>>> 1 + 2\n4\n```\n")
