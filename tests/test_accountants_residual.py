@@ -135,6 +135,15 @@ def test_counts_that_are_left_out_only_raise_the_mean_over_counts(setting, epsil
     assert len(curve.parts) < 3500
 
 
+def test_nothing_is_assumed_of_counts_that_are_never_seen():
+    curve = participation.poisson(1.0, 2000, 0.01)
+    most = len(curve.parts) - 2
+    left = scipy.stats.binom.sf(most, 2000, 0.01)
+    # no count that is kept is found out at such an epsilon
+    assert curve.delta(1e9) == pytest.approx(left)
+    assert 0 < left < 1e-30
+
+
 @pytest.mark.parametrize("fpr", [2e-3, 0.05])
 def test_an_attacker_who_sees_the_counts_reaches_their_tpr_and_no_more(fpr):
     """Likelihood ratios of a simulated run, with the count in sight.
