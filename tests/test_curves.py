@@ -22,7 +22,7 @@ from rpjax.privacy.labels import RandomisedResponse
 RATES = np.array([0.0, 1e-12, 1e-5, 1e-3, 0.1, 0.5, 0.9, 1.0])
 ORDERS = tuple(1 + np.geomspace(1e-2, 200, 80))
 
-few = settings(max_examples=15, deadline=None, derandomize=True)
+few = settings(max_examples=10, deadline=None, derandomize=True)
 
 
 def laplace():
@@ -146,7 +146,7 @@ def test_the_search_finds_the_tpr_and_the_epsilon_of_a_point(pair):
 
 
 @given(st.floats(0, 20), st.floats(0, 1), st.floats(0, 25))
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=50, deadline=None, derandomize=True)
 def test_a_point_is_its_hardest_mechanism(epsilon, delta, at):
     # shown as it is with probability delta, binary randomised response otherwise
     keep, lie = scipy.special.expit([epsilon, -epsilon])

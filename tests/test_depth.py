@@ -18,7 +18,7 @@ chains = st.lists(
 
 
 @given(chains, st.floats(0, 2), st.floats(0.1, 4))
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=30, deadline=None, derandomize=True)
 def test_for_linear_maps_it_is_the_shift_over_the_standard_deviation(
     layers, input_noise, diameter
 ):
@@ -32,7 +32,7 @@ def test_for_linear_maps_it_is_the_shift_over_the_standard_deviation(
 
 
 @given(chains, st.floats(0.1, 4), st.integers(0, 5))
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 def test_more_noise_helps_and_a_longer_stretch_does_not(layers, diameter, which):
     constants, gammas = map(list, zip(*layers, strict=True))
     at = which % len(layers)
@@ -121,7 +121,7 @@ def test_copies_count_as_participations_do():
     input_noise=st.floats(0, 0.01),
     copies=st.integers(1, 20),
 )
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 def test_the_gamma_for_a_target_meets_it_and_a_little_less_does_not(
     epsilon, delta, constants, input_noise, copies
 ):

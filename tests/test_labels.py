@@ -20,7 +20,7 @@ counts = st.integers(2, 100)
 
 
 @given(epsilons, counts)
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=30, deadline=None, derandomize=True)
 def test_a_row_of_the_confusion_matrix_is_a_law_and_two_rows_are_epsilon_apart(
     epsilon, classes
 ):
@@ -33,7 +33,7 @@ def test_a_row_of_the_confusion_matrix_is_a_law_and_two_rows_are_epsilon_apart(
 
 
 @given(epsilons, counts, st.floats(0, 13))
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 def test_delta_is_the_excess_of_one_row_over_another(epsilon, classes, at):
     matrix = labels.confusion(epsilon, classes)
     expected = np.maximum(0.0, matrix[0] - math.exp(at) * matrix[1]).sum()
