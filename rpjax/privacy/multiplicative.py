@@ -48,9 +48,12 @@ import scipy
 from rpjax.errors import InputError
 from rpjax.privacy import checks, gdp, inversion, scale_pairs
 from rpjax.privacy.algebra import least_noise
-from rpjax.privacy.curves import Curve
+from rpjax.privacy.curve import Curve
 from rpjax.privacy.residual import largest_finite_order, renyi_gaussian
 from rpjax.privacy.scale_pairs import ScalePairs
+
+# of epsilons asked for at once, each is computed up to so many
+KNOTS = 200
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +112,7 @@ class Block(Curve):
         least = self.attained.epsilon(delta)
         if math.isinf(least) or self.delta(least) <= delta:
             return least
-        most = self.renyi_epsilon(delta) * (1 + 1e-12)
+        most = self.renyi_epsilon(delta) * (1 + 1e-10)
         found = scipy.optimize.brentq(
             lambda e: self._log_delta(e) - math.log(delta),
             least,
@@ -121,7 +124,7 @@ class Block(Curve):
     def renyi_epsilon(self, delta: float) -> float:
         """Smallest epsilon that the divergences of all finite orders prove at `delta`.
 
-        Never below `epsilon`; what is between them is lost in the conversion.
+        Above `epsilon` but for rounding; what is between them the conversion loses.
         """
         checks.fraction("delta", delta)
         s = self._pairs.orders()
@@ -276,6 +279,17 @@ def row(ratio: float, coordinates: int, delta: float = 1e-5, shift: float = 0.0)
 
 
 def _each(log_delta: Callable[[float], float], epsilons: gdp.Floats) -> gdp.Floats:
+    """Deltas at epsilons of any shape, of more than KNOTS by chords between knots.
+
+    Delta is convex as a function of e^epsilon, so that a chord lies above it.
+    """
     at = np.asarray(epsilons, dtype=np.float64)
-    found = np.exp([log_delta(float(epsilon)) for epsilon in at.flat])
-    return found.reshape(at.shape)[()]
+    knots = np.unique(at)
+    if len(knots) > KNOTS:
+        knots = np.linspace(knots[0], knots[-1], KNOTS)
+    deltas = np.exp([log_delta(float(epsilon)) for epsilon in knots])
+    if len(knots) == 1:
+        return np.full(at.shape, deltas[0])[()]
+    left = np.clip(np.searchsorted(knots, at, side="right") - 1, 0, len(knots) - 2)
+    part = np.expm1(at - knots[left]) / np.expm1(knots[left + 1] - knots[left])
+    return np.asarray((1 - part) * deltas[left] + part * deltas[left + 1])[()]

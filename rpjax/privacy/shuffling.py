@@ -37,7 +37,7 @@ import scipy
 
 from rpjax.privacy import checks, gdp
 from rpjax.privacy.algebra import repeated
-from rpjax.privacy.curves import Curve
+from rpjax.privacy.curve import Curve
 
 Floats = npt.NDArray[np.float64]
 Form = Literal["larger", "first", "code"]
