@@ -23,7 +23,14 @@ from rpjax.averaging import averaged
 from rpjax.data import Dataset, Records
 from rpjax.data.augmentation import Augmentation
 from rpjax.errors import InputError
-from rpjax.learners import Inputs, Learner, ensemble, side_by_side, supervised
+from rpjax.learners import (
+    Inputs,
+    LabelNoise,
+    Learner,
+    ensemble,
+    side_by_side,
+    supervised,
+)
 from rpjax.perturbations import Additive, Multiplicative
 from rpjax.training import Budget, Query, Run, answers, fit, pmap, reporter
 from rpjax.version import __version__
@@ -35,6 +42,7 @@ __all__ = [
     "Dataset",
     "InputError",
     "Inputs",
+    "LabelNoise",
     "Learner",
     "Multiplicative",
     "Query",

@@ -29,6 +29,7 @@ DOMAINS = (
     "augmentation",
     "input_noise",
     "residual_noise",
+    "label_noise",
     "secret",
     "query",
     "shadows",

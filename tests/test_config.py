@@ -247,7 +247,7 @@ def test_nothing_that_training_needs_is_left_open():
     assert left == {
         *("data.dir", "data.train_records", "data.image_size", "model.width"),
         *("noise.input_bound", "dp.noise_multiplier", "dp.microbatch"),
-        "model.residual_bound",
+        *("model.residual_bound", "noise.label_epsilon"),
         *("dp.steps", "dp.momentum", "dp.average", "dp.stop_at_epsilon"),
         "training.devices",
     }

@@ -79,13 +79,14 @@ def test_a_training_that_no_noise_makes_private_is_refused_with_the_reason():
 def test_account_says_what_each_method_needs_and_states_it(tmp_path):
     file = tmp_path / "g.json"
     words = ["--methods", "plain", "strategy1", "dpsgd", "--target-epsilon", 4]
+    words += ["--noise-multiplier", 9]
     said = rpjax(*ACCOUNT, *words, "--json", file)
     assert said.code == 0, said.err
     head, plain, one, other = said.out.splitlines()[:4]
     assert head == "For ε = 4 at δ = 1e-05:"
     assert plain.startswith("Plain: plain training adds no noise")
     noise = re.search(r"needs --input-noise (\S+) \(now 0\)", one)[1]
-    sigma = re.search(r"needs --noise-multiplier (\S+)", other)[1]
+    sigma = re.search(r"needs --noise-multiplier (\S+) \(now 9\)", other)[1]
     assert "Epsilons of different neighbours are not comparable" in said.out
     proved = documents.read(file)
     assert list(proved) == ["strategy1", "dpsgd"]
@@ -148,3 +149,14 @@ def test_the_file_of_account_is_written_whole_or_not_at_all(tmp_path, monkeypatc
     monkeypatch.undo()
     assert rpjax(*ACCOUNT, "--methods", "plain", "--json", file).code == 0
     assert json.loads(file.read_text())["schema"] == documents.SCHEMA
+
+
+def test_with_noisy_labels_the_target_is_for_whole_records():
+    noise = NoiseConfig(label_epsilon=1.0)
+    config = fill(ExperimentConfig(noise=noise), MNIST, COMMON)
+    found = needed(config, "strategy1", CLASSES, RECORDS, SHAPE, 3.0, 1e-5)
+    proved = found.plan.guarantee(SHAPE)
+    assert proved.adjacency == "replace one record by another"
+    assert 2.99 <= proved.epsilon <= 3.0
+    with pytest.raises(InputError, match="the labels alone, by randomised response"):
+        needed(config, "strategy1", CLASSES, RECORDS, SHAPE, 0.9, 1e-5)

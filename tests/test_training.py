@@ -616,6 +616,8 @@ def test_the_guarantee_of_input_noise_counts_epochs_and_takes_the_pixels_range(
         "batch_norm": False,
         "batch_statistics": "training",
         "residual_bound": None,
+        "label_epsilon": None,
+        "classes": None,
         "models": 1,
         "noise_seed": "fixed",
         "noise_reused": False,

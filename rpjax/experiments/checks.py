@@ -18,6 +18,7 @@ RANGES: dict[str, Range] = {
     "data.workers": (0, math.inf),
     "model.width": (1, math.inf),
     "model.groups": (1, math.inf),
+    "noise.label_epsilon": (0, math.inf),
     "training.momentum": (0, 1),
     "training.weight_decay": (0, math.inf),
     "dp.steps": (1, math.inf),
@@ -28,7 +29,7 @@ RANGES: dict[str, Range] = {
 }
 FINITE = (
     *("training.epochs", "training.learning_rate", "training.weight_decay"),
-    *("dp.epochs", "dp.learning_rate"),
+    *("dp.epochs", "dp.learning_rate", "noise.label_epsilon"),
 )
 
 

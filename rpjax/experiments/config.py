@@ -102,6 +102,8 @@ class NoiseConfig:
     """Clip images to this l2 norm before the noise."""
     draw: Draw = "step"
     """record: one draw per record, kept for the whole training."""
+    label_epsilon: float | None = None
+    """Draw labels once by randomised response of this epsilon; not for DP-SGD."""
     noise_order: Order = "noise_then_augment"
     """augment_then_noise: augment, clip to the bound, then fresh noise."""
 

@@ -18,7 +18,7 @@ from rpjax.experiments.config import (
     Method,
     config_hash,
 )
-from rpjax.learners import Inputs, Learner, dpsgd, ensemble, supervised
+from rpjax.learners import Inputs, LabelNoise, Learner, dpsgd, ensemble, supervised
 from rpjax.models import resnet, wide_resnet
 from rpjax.perturbations import Additive, Multiplicative, Perturbation
 from rpjax.privacy import Guarantee
@@ -186,11 +186,13 @@ def _supervised(
         rate = _rate(training.learning_rate)
         schedule = optax.cosine_decay_schedule(rate, steps)
         tx = _sgd(schedule, training.momentum, training.weight_decay)
-        inputs = _inputs(config)
+        inputs, labels = _inputs(config), None
         if model.perturbation is None:
             # plain training is the yardstick: it sees the images as they are
             inputs = Inputs(augmentation=inputs.augmentation)
-        return supervised(model, tx, inputs, config.noise.draw)
+        elif config.noise.label_epsilon is not None:
+            labels = LabelNoise(config.noise.label_epsilon, model.classes)
+        return supervised(model, tx, inputs, config.noise.draw, labels)
 
     sampler = sampler_for(learner(1), records, training.batch_size)
     steps = step_count(sampler, None, training.epochs)

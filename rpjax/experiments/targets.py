@@ -2,12 +2,16 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 from rpjax.errors import InputError
 from rpjax.experiments.config import DPConfig, ExperimentConfig, Method
 from rpjax.experiments.methods import Plan, plan
-from rpjax.privacy import gdp
+from rpjax.privacy import calibration, gdp
+
+# so much noise on the input leaves nothing of it
+ENDLESS = 1e9
 
 
 class Needed(NamedTuple):
@@ -112,17 +116,41 @@ def _input_noise(
         changed = dataclasses.replace(config, noise=fields)
         return plan(changed, name, classes, records)
 
-    # mu is the inverse of the noise, so that one tells them all
     unit = at(1.0).guarantee(shape)
-    if unit.mu is None:
+    if unit.curve is None:
         raise InputError(
             f"target_epsilon = {epsilon:g}: no noise on the input reaches it, since "
             f"{'; '.join(unit.reasons)}"
         )
-    # the root is known to about 1e-14; a little more noise keeps it on the safe side
-    least = unit.mu / gdp.mu_from(epsilon, config.dp.delta) * (1 + 1e-10)
+    least = _least(at, shape, epsilon, config.dp.delta)
     noise = rounded_up(least)
     return Needed(at(noise), "--input-noise", noise, before)
+
+
+def _least(
+    at: Callable[[float], Plan],
+    shape: tuple[int, int, int],
+    epsilon: float,
+    delta: float,
+) -> float:
+    """The least input noise whose guarantee is within the target, to 0.01 %."""
+
+    def reached(noise: float) -> float:
+        found = at(noise).guarantee(shape).epsilon
+        assert found is not None
+        return found
+
+    mu = at(1.0).guarantee(shape).mu
+    if mu is None:
+        if reached(ENDLESS) > epsilon:
+            raise InputError(
+                f"target_epsilon = {epsilon:g}: the labels alone, by randomised "
+                "response, exceed it; give a smaller label_epsilon"
+            )
+        return calibration.least_noise(reached, epsilon, delta)
+    # mu is the inverse of the noise; the root is known to about 1e-14, and a little
+    # more noise keeps it on the safe side
+    return mu / gdp.mu_from(epsilon, delta) * (1 + 1e-10)
 
 
 def rounded_up(noise: float) -> float:

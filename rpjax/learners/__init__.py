@@ -4,6 +4,7 @@ from rpjax.learners.base import Batch, Implementation, Info, Learner, Mechanism,
 from rpjax.learners.dpsgd import dpsgd
 from rpjax.learners.ensemble import ensemble, side_by_side
 from rpjax.learners.inputs import Inputs
+from rpjax.learners.label_noise import LabelNoise
 from rpjax.learners.supervised import supervised
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "Implementation",
     "Info",
     "Inputs",
+    "LabelNoise",
     "Learner",
     "Mechanism",
     "State",

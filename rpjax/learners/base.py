@@ -61,7 +61,8 @@ class Mechanism:
     members: models that are trained on the same records and released together.
     models: trained side by side, each released by itself.
     residual_bound: norm to which each record's F(x) is clipped in a block, if it is.
-    shared_input: whether all of them read one and the same noisy copy of a record.
+    label_epsilon, classes: of randomised response on the labels, where there is one.
+    shared_input: whether all members read one and the same noisy copy of a record.
     clipping: the rule by which records' gradients are bounded (DP-SGD).
     sampling: how records come into batches (DP-SGD): each by its own coin, or in
         shuffled epochs.
@@ -83,6 +84,8 @@ class Mechanism:
     shared_input: bool = False
     batch_norm: bool = False
     residual_bound: float | None = None
+    label_epsilon: float | None = None
+    classes: int | None = None
     clip_norm: float | None = None
     noise_multiplier: float | None = None
     batch_size: int | None = None
@@ -94,7 +97,8 @@ class Mechanism:
     @property
     def private(self) -> bool:
         """Whether a guarantee rests on the noise being secret."""
-        return self.kind == "dpsgd" or self.input_noise > 0
+        labels = self.label_epsilon is not None
+        return self.kind == "dpsgd" or self.input_noise > 0 or labels
 
     @property
     def noisy(self) -> bool:

@@ -14,6 +14,7 @@ from rpjax.annotations import PRNGKey, PyTree
 from rpjax.errors import InputError
 from rpjax.learners.base import Batch, Info, Learner, Mechanism, State
 from rpjax.learners.inputs import Draw, Inputs, noise_keys
+from rpjax.learners.label_noise import LabelNoise
 from rpjax.learners.losses import correct, cross_entropy
 from rpjax.learners.networks import (
     Combine,
@@ -32,6 +33,7 @@ def supervised(
     tx: optax.GradientTransformation,
     inputs: Inputs | None = None,
     draw: Draw = "step",
+    label_noise: LabelNoise | None = None,
 ) -> Learner:
     """Minimise the mean cross-entropy of a model, through its noise if it has some.
 
@@ -40,6 +42,8 @@ def supervised(
     inputs: normalisation, input noise, augmentation.
     draw: "step" draws all forward noise afresh in each step; "record" keeps one draw
         for each record through the whole training, by the record's id.
+    label_noise: randomised response on the labels, drawn once for each record, with the
+        loss corrected for it; the guarantee then covers whole records.
     """
     inputs = inputs or Inputs()
     if draw not in ("step", "record"):
@@ -51,10 +55,19 @@ def supervised(
             "take draw='step', or the order 'noise_then_augment'"
         )
     mechanism = forward_mechanism(model, inputs, draw)
-    learner = _learner(linen(model), tx, inputs, mechanism)
+    if label_noise is not None:
+        mechanism = replace(
+            mechanism, label_epsilon=label_noise.epsilon, classes=label_noise.classes
+        )
+        classes = getattr(model, "classes", label_noise.classes)
+        if classes != label_noise.classes:
+            raise InputError(
+                f"label_noise has {label_noise.classes} classes and the model {classes}"
+            )
+    learner = _learner(linen(model), tx, inputs, mechanism, label_noise)
     return learner._replace(
         open=leaves_open(model),
-        using=lambda how: supervised(built(model, how), tx, inputs, draw),
+        using=lambda how: supervised(built(model, how), tx, inputs, draw, label_noise),
     )
 
 
@@ -79,11 +92,16 @@ def _learner(
     tx: optax.GradientTransformation,
     inputs: Inputs,
     mechanism: Mechanism,
+    label_noise: LabelNoise | None,
 ) -> Learner:
+    losses = cross_entropy if label_noise is None else label_noise.losses
+
     def step(
         key: PRNGKey, state: State, batch: Batch, axis: str | None = None
     ) -> tuple[State, Info]:
         draw = mechanism.draw
+        if label_noise is not None:
+            batch = label_noise.reported(state, batch)
         pixels = inputs.training(key, state, draw, batch)
         noise = noise_keys(state, "residual_noise", draw, batch.ids)
 
@@ -91,15 +109,14 @@ def _learner(
             logits, stats = network.apply(
                 noise, params, state.stats, pixels, True, axis=axis
             )
-            losses = cross_entropy(logits, batch.labels)
-            return jnp.sum(losses * batch.valid), (logits, stats)
+            return jnp.sum(losses(logits, batch.labels) * batch.valid), (logits, stats)
 
         # vary: differentiated as replicated parameters, the gradient would be summed
         # over the axis once more by itself
         own, (logits, stats) = jax.grad(loss_sum, has_aux=True)(
             vary(state.params, axis)
         )
-        gradient, sums = summed((own, figures(logits, batch)), axis)
+        gradient, sums = summed((own, figures(logits, batch, losses)), axis)
         gradient = jax.tree.map(lambda g: g / jnp.maximum(sums["count"], 1), gradient)
         updates, opt_state = tx.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -117,6 +134,7 @@ def _learner(
             tx,
             inputs,
             replace(mechanism, members=mechanism.members * members, shared_input=True),
+            label_noise,
         )
 
     return Learner(

@@ -1,15 +1,28 @@
 """What residual perturbation proves: a guarantee for one record's features."""
 
+import dataclasses
 from typing import Literal
 
+from rpjax.errors import InputError
 from rpjax.privacy import checks, feature_wording, residual
+from rpjax.privacy.algebra import compose, repeated
 from rpjax.privacy.certificate import Alternative, Guarantee, no_guarantee
-from rpjax.privacy.curves import Gaussian
-from rpjax.privacy.feature_wording import FEATURES, Augmentation, Facts, Strategy
+from rpjax.privacy.curves import Curve, Gaussian
+from rpjax.privacy.feature_wording import (
+    FEATURES,
+    LABEL,
+    WHOLE,
+    Augmentation,
+    Facts,
+    Strategy,
+)
+from rpjax.privacy.labels import RandomisedResponse
+from rpjax.privacy.stored import storable
 from rpjax.privacy.theorem import RecalledTheorem
 from rpjax.privacy.wording import NoiseSeed, failed
 
-EXACT = "exact (closed form of Gaussian differential privacy)"
+EXACT = "exact (closed form)"
+COMPOSED = "composition (features and labels, by privacy loss distributions)"
 RECALLED = (
     "recalled (the paper's theorem, as recalled: Rényi composition and Mironov's "
     "conversion)"
@@ -37,6 +50,8 @@ def feature_guarantee(
     gamma: float = 0.0,
     floor: float = 0.0,
     residual_bound: float | None = None,
+    label_epsilon: float | None = None,
+    classes: int | None = None,
     models: int = 1,
     noise_seed: NoiseSeed = "secret",
     noise_reused: bool = False,
@@ -73,6 +88,9 @@ def feature_guarantee(
         floor: smallest activation that scales the noise of Strategy II.
         residual_bound: l2 norm G to which each residual branch is clipped, if it is; it
             is of no consequence for the figure either.
+        label_epsilon: of randomised response on the labels, once for each record (and
+            member with noise of its own); the guarantee is then for whole records.
+        classes: how many labels there are; needed with label_epsilon.
         models: trained side by side, of which the guarantee is for each by itself.
         noise_seed: "secret", or "fixed" where the run can be reproduced by a reader.
         noise_reused: whether the same noise served another training on these records.
@@ -92,8 +110,13 @@ def feature_guarantee(
     facts = Facts(
         *(input_noise, delta, participations, bound, span, draw, members),
         *(noise_per_member, augmentation, batch_norm, strategy, gamma, floor),
-        *(residual_bound, models, noise_seed),
+        *(residual_bound, label_epsilon, classes, models, noise_seed),
     )
+    if (label_epsilon is None) != (classes is None):
+        raise InputError(
+            f"label_epsilon = {label_epsilon!r}, classes = {classes!r}: give both or "
+            "none"
+        )
     if input_noise == 0:
         return _nothing(facts, feature_wording.without_input_noise(facts))
     mu = residual.mu(
@@ -125,7 +148,24 @@ def feature_guarantee(
             ),
         }
     )
-    return _nothing(facts, broken) if broken else _stated(facts, mu)
+    if broken:
+        return _nothing(facts, broken)
+    return _stated(facts, mu) if label_epsilon is None else _whole(facts, mu)
+
+
+def whole_record(
+    mu: float, label_epsilon: float, classes: int, draws: int = 1
+) -> Curve:
+    """Features that are mu-GDP with labels equal, beside labels drawn at random.
+
+    The two noises are independent, so that replacing a record, features and label, is
+    the two replacements composed. draws: independent draws of each label.
+
+    >>> f"{whole_record(1.0, 2.0, 10).epsilon(1e-5):.2f}"
+    '6.19'
+    """
+    response = RandomisedResponse(label_epsilon, classes)
+    return compose(Gaussian(mu), repeated(response, draws))
 
 
 def _nothing(facts: Facts, reasons: tuple[str, ...]) -> Guarantee:
@@ -147,7 +187,7 @@ def _stated(facts: Facts, mu: float) -> Guarantee:
         parameters=facts.parameters(),
         unit="one record's features",
         adjacency=FEATURES,
-        public=feature_wording.public(),
+        public=feature_wording.public(facts),
         epsilon=epsilon,
         delta=delta,
         mu=mu,
@@ -157,4 +197,37 @@ def _stated(facts: Facts, mu: float) -> Guarantee:
         statement=feature_wording.statement(facts, mu, epsilon, float(curve.tpr(0.01))),
         assumptions=feature_wording.assumptions(facts),
         not_covered=feature_wording.not_covered(facts),
+    )
+
+
+def _whole(facts: Facts, mu: float) -> Guarantee:
+    """With the labels drawn at random too: one whole record replaced by another."""
+    assert facts.label_epsilon is not None
+    assert facts.classes is not None
+    delta, features = facts.delta, _stated(facts, mu)
+    labels = repeated(
+        RandomisedResponse(facts.label_epsilon, facts.classes), facts.label_draws
+    )
+    both = whole_record(mu, facts.label_epsilon, facts.classes, facts.label_draws)
+    epsilon = both.epsilon(delta)
+    curve = storable(both, (epsilon, delta))
+    assert features.epsilon is not None
+    return dataclasses.replace(
+        features,
+        kind="dp",
+        unit="one record, features and label",
+        adjacency=WHOLE,
+        public=feature_wording.public(facts),
+        epsilon=epsilon,
+        mu=None,
+        accountant=COMPOSED,
+        alternatives=(
+            Alternative(EXACT, FEATURES, features.epsilon, delta),
+            *features.alternatives,
+            Alternative(EXACT, LABEL, labels.epsilon(delta), delta),
+        ),
+        curve=curve,
+        statement=feature_wording.whole_statement(
+            facts, epsilon, float(curve.tpr(0.01))
+        ),
     )

@@ -21,11 +21,16 @@ Strategy = Literal["none", "additive", "multiplicative"]
 Augmentation = Literal["none", "before_noise", "after_noise"]
 
 FEATURES = "replace one record's features, labels equal"
+LABEL = "replace one record's label, features equal"
+WHOLE = "replace one record by another"
 FLOATS = (
     "float32 noise from a pseudo-random generator approximates the theorem's Gaussian"
 )
 LABELS = (
     "labels: the gradient of the last layer's bias shows them whatever the noise is"
+)
+SELECTION = (
+    "which records are trained on, where they were picked or split by their labels"
 )
 PRESENCE = (
     "whether a record is present at all, so a membership-inference attack may succeed "
@@ -53,6 +58,8 @@ class Facts(NamedTuple):
     gamma: float
     floor: float
     residual_bound: float | None
+    label_epsilon: float | None
+    classes: int | None
     models: int
     noise_seed: NoiseSeed
 
@@ -71,6 +78,11 @@ class Facts(NamedTuple):
         """Independent noisy copies of one record that are ever used."""
         per_member = self.participations if self.draw == "step" else 1
         return per_member * (self.members if self.noise_per_member == "own" else 1)
+
+    @property
+    def label_draws(self) -> int:
+        """Independent draws of one record's label, where it is drawn at random."""
+        return self.members if self.noise_per_member == "own" else 1
 
     def parameters(self) -> dict[str, Any]:
         """The facts as names and plain values."""
@@ -94,6 +106,8 @@ def mechanism(facts: Facts) -> str:
         parts += [f"residual branches clipped to norm G = {facts.residual_bound:g}"]
     if facts.input_noise > 0:
         parts += [f"noise of standard deviation π = {facts.input_noise:g} on the input"]
+    if facts.label_epsilon is not None:
+        parts += [f"labels by randomised response, ε = {facts.label_epsilon:g} each"]
     if facts.members > 1:
         parts += [f"an ensemble of {facts.members}"]
     return "; ".join(parts) if facts.noisy else "plain training"
@@ -118,6 +132,11 @@ def without_input_noise(facts: Facts) -> tuple[str, ...]:
             "clipping the residual branches changes none of this, since the skip "
             "carries each block's input past the clip"
         ]
+    if facts.label_epsilon is not None:
+        reasons += [
+            "labels by randomised response hide the label alone, from those who may "
+            "know all features"
+        ]
     return (
         *reasons,
         "labels and the presence of a record would stay uncovered even with input "
@@ -140,6 +159,19 @@ def statement(facts: Facts, mu: float, epsilon: float, found: float) -> str:
     )
 
 
+def whole_statement(facts: Facts, epsilon: float, found: float) -> str:
+    """The same with labels by randomised response; found: as above."""
+    return (
+        "Exchanging any one training record, features and label, for any other changes "
+        "the probability of any outcome of training by at most a factor e^ε up to δ: "
+        f"{figure(epsilon, facts.delta)}. A test of which of two records was there, "
+        "with 1 % false alarms, finds at most "
+        + power(found)
+        + _residual_note(facts)
+        + seed_note(facts.noise_seed)
+    )
+
+
 def _residual_note(facts: Facts) -> str:
     if facts.residual_bound is None:
         return ""
@@ -149,10 +181,11 @@ def _residual_note(facts: Facts) -> str:
     )
 
 
-def public() -> tuple[str, ...]:
+def public(facts: Facts) -> tuple[str, ...]:
     """What everyone may know."""
+    labels = ", and all labels" if facts.label_epsilon is None else ""
     return (
-        "the number and order of the records, and all labels",
+        "the number and order of the records" + labels,
         "centring, scale and bound of the inputs, and all settings, those of the "
         "noise among them",
         "initial weights, batch order and augmentation",
@@ -178,6 +211,11 @@ def assumptions(facts: Facts) -> tuple[str, ...]:
     ]
     if facts.members > 1:
         enforced += [f"the figure is for all {facts.members} members together"]
+    if facts.label_epsilon is not None:
+        enforced += [
+            f"each label is drawn once by randomised response among {facts.classes} "
+            "classes, and training sees what was drawn"
+        ]
     if facts.batch_norm:
         enforced += [
             "batch statistics are taken of noisy inputs and never re-estimated"
@@ -185,7 +223,7 @@ def assumptions(facts: Facts) -> tuple[str, ...]:
     left = [
         "centring, scale and bound were fixed without looking at the private records",
         "batch order, augmentation, stopping time and hyper-parameters do not depend "
-        "on the private features",
+        f"on the private {'features' if facts.label_epsilon is None else 'records'}",
         "no other run on the same records is released (restarts, tuning and "
         "fine-tuning compose)",
         "nothing computed from un-noised training records is released with the weights",
@@ -197,8 +235,9 @@ def assumptions(facts: Facts) -> tuple[str, ...]:
 
 def not_covered(facts: Facts) -> tuple[str, ...]:
     """What the guarantee says nothing about."""
+    labels = (LABELS,) if facts.label_epsilon is None else (SELECTION,)
     return (
-        LABELS,
+        *labels,
         PRESENCE,
         "the number of records",
         *bank(facts.models),

@@ -205,6 +205,8 @@ def guarantee(
         batch_norm=facts.batch_norm,
         batch_statistics=batch_statistics,
         residual_bound=facts.residual_bound,
+        label_epsilon=facts.label_epsilon,
+        classes=facts.classes,
         models=facts.models,
         noise_seed=noise_seed,
         noise_reused=noise_reused,
