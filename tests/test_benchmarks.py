@@ -81,6 +81,17 @@ TINY = {
         "generators": ("threefry2x32", "no such"),
     },
     "guarantees": {"data": ("digits",), "ratios": (1.1,), "coordinates": (10,)},
+    "features": {
+        "data": "digits",
+        "trunks": ("random:4",),
+        "epsilons": (8.0,),
+        "net_epsilons": (8.0,),
+        "heads": ("linear",),
+        "runs": 1,
+        "linear_steps": 2,
+        "net_steps": 1,
+        "train_records": 200,
+    },
     "noise": {"normals": 1_000, "draws": 2, "rounds": 1},
 }
 

@@ -62,7 +62,12 @@ def curve(
     facts |= {"delta": delta}
     for kind in kinds if trunk.sample is not None else ():
         hits = [(zero_shot(trunk, kind).of_features(features).argmax(1) == labels)]
-        yield {**facts, "head": f"zero-shot {kind}", **_figures(0.0, 0.0, hits)}
+        yield {
+            **facts,
+            "head": f"zero-shot {kind}",
+            "input_noise": 0.0,
+            **figures(0.0, hits),
+        }
     # no noise, no seeds
     settings = [(e, s) for e in epsilons for s in (seeds if e < math.inf else (None,))]
     found: dict[tuple[float, Kind], list[Any]] = {}
@@ -75,15 +80,16 @@ def curve(
             answers = fit_head(released, kind).of_features(features)
             found.setdefault((epsilon, kind), []).append(answers.argmax(1) == labels)
     for (epsilon, kind), hits in found.items():
-        yield {**facts, "head": kind, **_figures(epsilon, noises[epsilon], hits)}
+        noise = {"input_noise": noises[epsilon]}
+        yield {**facts, "head": kind, **noise, **figures(epsilon, hits)}
 
 
-def _figures(epsilon: float, noise: float, hits: Sequence[Any]) -> dict[str, Any]:
+def figures(epsilon: float, hits: Sequence[Any]) -> dict[str, Any]:
+    """Accuracy of heads, from which test records each got right; see `curve`."""
     first = clopper_pearson(int(hits[0].sum()), hits[0].size)
     each = [float(h.mean()) for h in hits]
     return {
         "epsilon": epsilon if epsilon < math.inf else None,
-        "input_noise": noise,
         "accuracy": first.value,
         "low": first.low,
         "high": first.high,

@@ -70,12 +70,16 @@ def redrawn(
     figures: Float[np.ndarray, "n 48 48"], draws: int, key: PRNGKey
 ) -> UInt8[np.ndarray, "m 24 24 1"]:
     """Every figure deformed so many times, framed, as bytes; the first draw first."""
-    one = jax.jit(jax.vmap(lambda k, f: _bytes(deformed(k, f))))
     drawn = [
-        one(jax.random.split(jax.random.fold_in(key, draw), len(figures)), figures)
+        _redrawn(jax.random.split(jax.random.fold_in(key, draw), len(figures)), figures)
         for draw in range(draws)
     ]
     return np.concatenate([np.asarray(each) for each in drawn])[..., None]
+
+
+@jax.jit
+def _redrawn(keys: Array, figures: Array) -> UInt8[Array, "n 24 24"]:
+    return jax.vmap(lambda key, figure: _bytes(deformed(key, figure)))(keys, figures)
 
 
 def strokes(key: PRNGKey, count: int) -> UInt8[np.ndarray, "n 28 28 1"]:

@@ -5,6 +5,7 @@ scikit-learn's 1,797 digits of 8 x 8 pixels, each drawn again a hundred times
 the few directions that tell the public classes apart and some more, is the trunk.
 """
 
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -23,6 +24,7 @@ from rpjax.features.drawings import magnified, redrawn
 from rpjax.features.framing import framed
 from rpjax.features.trunk import Sample, Trunk, digests, in_batches
 from rpjax.learners import supervised
+from rpjax.models.conv import Convolution, convolution
 from rpjax.training import fit
 
 BATCH = 128
@@ -37,18 +39,21 @@ LEARNING_RATE = 2e-3
 class DrawnNet(nn.Module):
     """Three convolutions and a hidden layer on framed figures.
 
-    classes: of the head; hidden: features before it.
+    classes: of the head; hidden: features before it. convolution: how they are
+        computed, see `rpjax.models.conv`.
     """
 
     classes: int
     hidden: int = 128
+    convolution: Convolution = "auto"
 
     def setup(self) -> None:
         """The layers, so that the hidden ones can be asked by themselves."""
+        conv = partial(nn.Conv, conv_general_dilated=convolution(self.convolution))
         self.convolutions = [
-            nn.Conv(32, (5, 5), (2, 2)),
-            nn.Conv(64, (3, 3)),
-            nn.Conv(64, (3, 3), (2, 2)),
+            conv(32, (5, 5), (2, 2)),
+            conv(64, (3, 3)),
+            conv(64, (3, 3), (2, 2)),
         ]
         self.dense = nn.Dense(self.hidden)
         self.head = nn.Dense(self.classes)
@@ -60,8 +65,8 @@ class DrawnNet(nn.Module):
     def features(self, pixels: Pixels) -> Float[Array, "b d"]:
         """What the head sees."""
         x = pixels
-        for convolution in self.convolutions:
-            x = nn.relu(convolution(x))
+        for layer in self.convolutions:
+            x = nn.relu(layer(x))
         return nn.relu(self.dense(x.reshape(len(x), -1)))
 
 

@@ -1,0 +1,219 @@
+"""Accuracy against epsilon: noisy features with heads that know the noise, and DP-SGD.
+
+Public trunks, noise once per record, heads as long as one likes (`rpjax.features`), on
+all of MNIST or CIFAR-10; DP-SGD on the same features and on a whole net beside it. The
+neighbours differ, and each row says which are its own.
+"""
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from matplotlib.figure import Figure
+
+import rpjax as rp
+from benchmarks import features_beside as beside
+from benchmarks import features_dpsgd
+from benchmarks.benchmark import Benchmark, Row, Watch
+from benchmarks.drawing import WIDTH, look
+from benchmarks.jpeg_copies import read_jpeg_copies
+from rpjax.features.accuracy import curve, figures, trunk_named
+from rpjax.report.drawing import Theme, blank
+
+Head = Literal["linear", "mlp"]
+
+
+@dataclass(frozen=True)
+class Features:
+    """Test accuracy at each epsilon, by trunk, dimension, head and method."""
+
+    data: str = "mnist"
+    """mnist; cifar10 with data_dir the folder of its two files of JPEG copies; or any
+    other name that `rpjax train --data` takes."""
+    data_dir: Path | None = None
+    """Folder that holds them."""
+    trunks: tuple[str, ...] = ("digits:50", "digits:9", "digits:100", "random:40")
+    """Public trunks with their dimensions; heads and DP-SGD go on the first of each
+    name, the linear head alone on its others."""
+    heads: tuple[Head, ...] = ("linear", "mlp")
+    epsilons: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0, 8.0)
+    """Beside these, no noise at all."""
+    delta: float = 1e-5
+    runs: int = 3
+    """Draws of the noise at each epsilon."""
+    trunk_steps: int = 1500
+    """Of the digits trunk, 128 drawings each."""
+    linear_steps: int = 300
+    """Of DP-SGD on the features."""
+    net_epsilons: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0, 8.0)
+    """At which DP-SGD trains a whole net; minutes each."""
+    net_steps: int = 100
+    """Of DP-SGD on the net."""
+    train_records: int | None = None
+    """Of the private records, a stratified part; left out: all."""
+    seed: int = 0
+
+
+def measure(settings: Features, watch: Watch) -> list[Row]:
+    data = _data(settings).limit(train=settings.train_records)
+    rows: list[Row] = []
+    first = set()
+    for number, spec in enumerate(settings.trunks):
+        watch(f"trunk {spec}", number, len(settings.trunks))
+        name, _, dimension = spec.partition(":")
+        begun = time.monotonic()
+        trunk = _trunk(settings, name, int(dimension), data.shape)
+        seconds = {"trunk_seconds": time.monotonic() - begun}
+        whole = name not in first
+        first.add(name)
+        rows += [{**row, **seconds} for row in _of_trunk(settings, trunk, data, whole)]
+    watch("DP-SGD on a whole net")
+    rows += [_net(settings, data, epsilon) for epsilon in settings.net_epsilons]
+    return rows
+
+
+def _of_trunk(
+    settings: Features, trunk: Any, data: rp.Dataset, whole: bool
+) -> Iterator[Row]:
+    kinds = settings.heads if whole else settings.heads[:1]
+    seeds = tuple(range(settings.seed, settings.seed + settings.runs))
+    epsilons = (*settings.epsilons, math.inf)
+    options = {"epsilons": epsilons, "seeds": seeds, "delta": settings.delta}
+    for row in curve(trunk, data, kinds=kinds, **options):
+        yield {"method": "noisy features", "adjacency": beside.FEATURES, **row}
+    if not whole:
+        return
+    yield from beside.rows(trunk, data, settings.epsilons, seeds, settings.delta)
+    train = trunk(data.train.images), data.train.labels
+    test = trunk(data.test.images), data.test.labels
+    for epsilon in settings.epsilons:
+        begun = time.monotonic()
+        hits, multiplier = features_dpsgd.linear_head(
+            train, test, epsilon, settings.delta, settings.linear_steps
+        )
+        yield {
+            "method": "DP-SGD, linear head",
+            "adjacency": features_dpsgd.ADJACENCY,
+            **beside.facts(trunk, settings.delta),
+            "head": "linear",
+            **figures(epsilon, [hits]),
+            "noise_multiplier": multiplier,
+            "seconds": time.monotonic() - begun,
+        }
+
+
+def _net(settings: Features, data: rp.Dataset, epsilon: float) -> Row:
+    begun = time.monotonic()
+    hits, multiplier = features_dpsgd.whole_net(
+        data, epsilon, settings.delta, settings.net_steps
+    )
+    return {
+        "method": "DP-SGD, whole net",
+        "adjacency": features_dpsgd.ADJACENCY,
+        "trunk": None,
+        "dimension": None,
+        "delta": settings.delta,
+        "head": None,
+        **figures(epsilon, [hits]),
+        "noise_multiplier": multiplier,
+        "seconds": time.monotonic() - begun,
+    }
+
+
+def _trunk(settings: Features, name: str, dimension: int, shape: Any) -> Any:
+    options: dict[str, Any] = {"dimension": dimension, "seed": settings.seed}
+    if name == "digits":
+        options["steps"] = settings.trunk_steps
+    return trunk_named(name, shape, **options)
+
+
+def _data(settings: Features) -> rp.Dataset:
+    if settings.data == "cifar10":
+        return read_jpeg_copies(settings.data_dir)
+    return rp.data.load(settings.data, settings.data_dir)
+
+
+# ------------------------------------------------------------------------- the figure
+
+
+def label(row: Row) -> str:
+    """Which line of the figure a row belongs to."""
+    if row["trunk"] is None:
+        return str(row["method"])
+    return f"{row['method']}, {row['trunk']} {row['dimension']}"
+
+
+def figure(record: dict[str, Any], theme: Theme) -> Figure:
+    """Accuracy against epsilon, a line a method, zero shot and no noise as rules."""
+    curves = [row for row in record["rows"] if row["head"] in ("linear", None)]
+    names = list(dict.fromkeys(label(row) for row in curves if row["method"] in DRAWN))
+    made = blank(WIDTH, 4.6)
+    made.set_layout_engine("constrained")
+    axes = made.subplots()
+    for name, style in look(names).items():
+        rows = [row for row in curves if label(row) == name and row["epsilon"]]
+        across = [row["epsilon"] for row in rows]
+        axes.plot(
+            across,
+            [100 * row["mean"] for row in rows],
+            color=style.colour(theme),
+            marker=style.marker,
+            linestyle=style.line,
+            label=name,
+        )
+        ends = [[100 * row[end] for row in rows] for end in ("least", "most")]
+        axes.fill_between(across, *ends, color=style.colour(theme), alpha=0.2)
+    for row in record["rows"]:
+        if row["head"] == "zero-shot linear" and row is _first(record, row["head"]):
+            axes.axhline(100 * row["mean"], color=theme.muted, linestyle=(0, (2, 2)))
+            text = f"zero shot, {row['trunk']} {row['dimension']}"
+            axes.annotate(text, (1, 100 * row["mean"]), (-4, -10), **RIGHT)
+    axes.set_xscale("log", base=2)
+    ticks = sorted({row["epsilon"] for row in curves if row["epsilon"]})
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.set_xlabel(f"ε at δ = {record['rows'][0]['delta']:g}, each for its neighbours")
+    axes.set_ylabel("test accuracy, %")
+    made.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return made
+
+
+DRAWN = ("noisy features", "DP-SGD, linear head", "DP-SGD, whole net")
+RIGHT: dict[str, Any] = {
+    "xycoords": ("axes fraction", "data"),
+    "textcoords": "offset points",
+    "ha": "right",
+    "fontsize": 9,
+}
+
+
+def _first(record: dict[str, Any], head: str) -> Row:
+    found: Row = next(row for row in record["rows"] if row["head"] == head)
+    return found
+
+
+def _epsilon(row: Row) -> str:
+    return "∞" if row["epsilon"] is None else f"{row['epsilon']:g}"
+
+
+def _accuracy(row: Row) -> str:
+    return " ".join(
+        f"{100 * row[name]:.2f}" + end
+        for name, end in (("mean", " %"), ("least", " to"), ("most", ""))
+    )
+
+
+BENCHMARK = Benchmark(
+    Features,
+    measure,
+    (
+        ("Method", label),
+        ("Head", lambda row: row["head"] or ""),
+        ("ε", _epsilon),
+        ("Neighbours", lambda row: row["adjacency"]),
+        ("Test accuracy: mean, least to most", _accuracy),
+    ),
+    figure,
+)
