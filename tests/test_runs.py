@@ -127,7 +127,8 @@ MINE = [
 
 
 def test_overwriting_leaves_files_that_a_run_did_not_write(folder):
-    for name in ("figures/cost.svg", "report.html", "report.md", "results.json"):
+    written = ("figures/cost.svg", "report.html", "report.md", "results.json")
+    for name in (*written, "guarantee.json"):
         (folder.path / name).parent.mkdir(exist_ok=True)
         (folder.path / name).write_text("a report")
     for name in ("strategy1/3/state", "dpsgd-12-shadows/9/state"):
