@@ -45,7 +45,7 @@ class ScalePairs:
         return 1 / max(self.excess, 1e-9)
 
     def orders(self) -> Floats:
-        """Orders less 1, enough for the least of a smooth function of them."""
+        """Orders less 1, dense enough to find the best one's epsilon to 1e-4."""
         return np.asarray(self.limit * scipy.special.expit(np.linspace(-35, 25, 2401)))
 
     def one(self, s: npt.NDArray[Any], up: bool) -> npt.NDArray[Any]:

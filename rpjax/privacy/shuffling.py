@@ -5,7 +5,9 @@ at random; a randomiser may depend on earlier outputs. Neighbours differ in one 
 features. Preconditions: the order is uniform, independent of the features, and stays
 hidden (the seed behind it is secret, as is which record a step used). Labels are
 visible, so that a record hides among those of its own class only: n is the class count
-n_y, and a rare class gets less.
+n_y, and a rare class gets less. Fresh noise in each epoch makes each epoch a pass. One
+noisy copy per record, kept, is a single pass however many epochs use it: in secret
+order the copies are an unordered set, and training is post-processing of that set.
 
 Theorem (clones; Feldman, McMillan, Talwar, "Hiding Among the Clones", arXiv 2012.12803,
 Theorem 3.1). Where each randomiser is epsilon_0-DP, a pass is no easier to tell apart
@@ -13,10 +15,10 @@ than (A + D, C - A + 1 - D) from (A + 1 - D, C - A + D), with
 
     C ~ Bin(n - 1, e^-epsilon_0),  A ~ Bin(C, 1/2),  D ~ Bern(e^e0 / (1 + e^e0)).
 
-`Clones` sums its delta exactly. Randomisers that are (epsilon_0, delta_0)-DP, such as
-Gaussians, are within a total variation of (1 + e^-epsilon_0 / 2) n delta_0 a pass of
-such ones (`distance`), and two laws that are within t of others have a delta that is
-larger by (e^epsilon + 1) t at most: `ShuffledGaussian`.
+`Clones` sums its delta exactly. For randomisers that are (epsilon_0, delta_0)-DP, such
+as Gaussians, a pass is within (1 + e^-epsilon_0 / 2) n delta_0 in total variation of a
+pass of epsilon_0-DP ones (`distance`); and where both laws are within t of two others,
+delta is larger than theirs by (e^epsilon + 1) t at most: `ShuffledGaussian`.
 
 Proof of `distance`. Let P and Q be the outputs for the two versions of the record.
 Moving delta_0 / (1 + e^e0) of mass between where p > e^e0 q and where q > e^e0 p makes
@@ -131,10 +133,10 @@ class ShuffledGaussian(Curve):
     The smaller of two bounds: that of the clones for (epsilon_0, delta_0)-DP
     randomisers, and what the noise proves for a known order, mu sqrt(epochs)-GDP.
 
-    mu: of one noisy copy, diameter / pi; fresh noise in every epoch.
+    mu: of one noisy copy, diameter / pi.
     records: n_y, the records of the class, the record itself among them.
     local_delta: delta_0; any is valid, `best_local_delta` finds a good one.
-    epochs: passes over the data.
+    epochs: passes with fresh noise; 1 for copies that are kept.
 
     >>> s = ShuffledGaussian(0.2, 6000, local_delta=1e-10)
     >>> f"{s.local_epsilon:.3f} {s.epsilon(1e-5):.4f} {gdp.epsilon(1e-5, s.mu):.4f}"
