@@ -16,7 +16,7 @@ from rpjax.data.records import Dataset
 from rpjax.errors import InputError
 from rpjax.features.drawn import digits_trunk
 from rpjax.features.filters import photograph_trunk, random_trunk
-from rpjax.features.heads import Kind, fit_head, zero_shot
+from rpjax.features.heads import STEPS, Kind, fit_head, zero_shot
 from rpjax.features.releasing import releases
 from rpjax.features.trunk import Trunk
 from rpjax.intervals import clopper_pearson
@@ -61,7 +61,12 @@ def curve(
     facts = {"trunk": trunk.name, "dimension": trunk.dimension, "bound": trunk.bound}
     facts |= {"delta": delta}
     for kind in kinds if trunk.sample is not None else ():
-        hits = [(zero_shot(trunk, kind).of_features(features).argmax(1) == labels)]
+        hits = [
+            (
+                zero_shot(trunk, kind, steps=STEPS).of_features(features).argmax(1)
+                == labels
+            )
+        ]
         yield {
             **facts,
             "head": f"zero-shot {kind}",
@@ -77,7 +82,7 @@ def curve(
     ):
         noises[epsilon] = released.input_noise
         for kind in kinds:
-            answers = fit_head(released, kind).of_features(features)
+            answers = fit_head(released, kind, steps=STEPS).of_features(features)
             found.setdefault((epsilon, kind), []).append(answers.argmax(1) == labels)
     for (epsilon, kind), hits in found.items():
         noise = {"input_noise": noises[epsilon]}

@@ -20,7 +20,7 @@ class Projection(NamedTuple):
     origin: Float[np.ndarray, " d"]
     matrix: Float[np.ndarray, "d m"]
 
-    def __call__(self, features: Features) -> Features:
+    def __call__(self, features: Features) -> Float[np.ndarray, "n m"]:
         """Features (n, d) as (n, m)."""
         projected: np.ndarray = (features - self.origin) @ self.matrix
         return projected

@@ -122,6 +122,7 @@ def class_means(
 def in_batches(function: Map, images: Any, size: int = 500) -> Features:
     """`function` of all images, so many at a time, the last ones padded."""
     found = []
+    size = min(size, len(images))
     for start in range(0, len(images), size):
         some = np.asarray(images[start : start + size])
         fill = ((0, size - len(some)),) + ((0, 0),) * (some.ndim - 1)
