@@ -4,6 +4,8 @@ Adversaries here are those of differential privacy: they see a step and the weig
 before it. A leak that is exact has no error rate; where there is chance it is stated.
 """
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -51,17 +53,28 @@ class Flat(nn.Module):
         return nn.Dense(CLASSES, name="head")(out.reshape(len(out), -1))
 
 
-def released(net, data, positions=(WHO,), inputs=None):
-    """Parameters before one step of rpjax's own learner, and their gradient in it.
+TX = optax.sgd(0.1, momentum=0.9)
+"""Whose momentum after a first step is the gradient of that step."""
 
-    The gradient stands in the optimiser's momentum after a first step.
-    """
-    tx = optax.sgd(0.1, momentum=0.9)
-    learner = rp.supervised(net, tx, inputs, draw="record")
-    before = start(learner, data)
-    batch = batch_of(data, list(positions))
-    after, _ = jax.jit(learner.step)(rp.keys.root(0), before, batch)
-    return before.params, jax.device_get(after.opt_state[0].trace)
+
+def of_size(strategy, **sizes):
+    """A strategy whose sizes may be arguments of a compiled function: not checked."""
+    made = object.__new__(strategy)
+    for name, size in sizes.items():
+        object.__setattr__(made, name, size)
+    return made
+
+
+def released(net, state, batch, inputs=None, draw="record"):
+    """The parameters' gradient in one step of rpjax's own learner."""
+    learner = rp.supervised(net, TX, inputs, draw)
+    after, _ = learner.step(rp.keys.root(0), state, batch)
+    return after.opt_state[0].trace
+
+
+def alone(data, position):
+    """A batch of one record, and an empty slot beside it."""
+    return batch_of(data, [position, 0], [True, False])
 
 
 def clean(data):
@@ -80,23 +93,66 @@ def one_block(**options):
     return tiny(**{"widths": (16,), **options})
 
 
-@pytest.fixture(
-    scope="module",
-    params=[rp.Additive(0.5), rp.Additive(500.0), rp.Multiplicative(5.0)],
-    ids=str,
-)
-def step_of_a_resnet(request, small):
-    """Net, parameters before, and gradient of a step on one clean record."""
-    net = one_block(perturbation=request.param)
-    return net, *released(net, small)
+@pytest.fixture(scope="module")
+def flat(small):
+    """(gamma, batch) -> the gradient of a step of `Flat` without input noise."""
+    state = flat_state(small)
+
+    @jax.jit
+    def gradient(gamma, batch):
+        return released(Flat(of_size(rp.Additive, gamma=gamma)), state, batch)
+
+    return gradient
+
+
+@pytest.fixture(scope="module")
+def noisy_flat(small):
+    """(gamma, step, batch) -> the same with noise of 100 on the input, fresh a step."""
+    state = flat_state(small)
+
+    @jax.jit
+    def gradient(gamma, step, batch):
+        net = Flat(of_size(rp.Additive, gamma=gamma))
+        now = state._replace(step=step)
+        return released(net, now, batch, rp.Inputs(noise=100.0), "step")
+
+    return gradient
+
+
+def flat_state(small):
+    state = start(rp.supervised(Flat(), TX), small)
+    # logits so small that no probability rounds to 1 in float32, nor p - y to 0
+    state.params["head"]["kernel"] *= 1e-3
+    return state
+
+
+@pytest.fixture(scope="module")
+def first_state(small):
+    """Before any step of a ResNet of one block."""
+    return start(rp.supervised(one_block(), TX), small)
+
+
+@pytest.fixture(scope="module", params=["Strategy I", "Strategy II"])
+def steps_of_a_resnet(request, first_state, small):
+    """Gradients of a step on one clean record, under much noise and under little."""
+
+    @jax.jit
+    def gradient(gamma, batch):
+        if request.param == "Strategy I":
+            noise = of_size(rp.Additive, gamma=gamma)
+        else:
+            noise = of_size(rp.Multiplicative, gamma=gamma, floor=0.1)
+        return released(one_block(perturbation=noise), first_state, batch)
+
+    return [jax.device_get(gradient(g, alone(small, WHO))) for g in (0.5, 500.0)]
 
 
 # ------------------------------------------------------ no input noise: the input shows
 
 
 @pytest.mark.parametrize("gamma", GAMMAS)
-def test_a_dense_block_shows_its_input_whatever_the_noise_behind_it(small, gamma):
-    _, gradient = released(Flat(rp.Additive(gamma)), small)
+def test_a_dense_block_shows_its_input_whatever_the_noise_behind_it(flat, small, gamma):
+    gradient = flat(gamma, alone(small, WHO))
     x = clean(small)[WHO].ravel()
     kernel = np.asarray(gradient["block"]["kernel"], np.float64)
     values = np.linalg.svd(kernel, compute_uv=False)
@@ -107,25 +163,20 @@ def test_a_dense_block_shows_its_input_whatever_the_noise_behind_it(small, gamma
     np.testing.assert_allclose(recovered, x, atol=1e-5)
 
 
-def test_with_input_noise_it_shows_the_noisy_copy_and_no_more(small):
+def test_with_input_noise_it_shows_the_noisy_copy_and_no_more(noisy_flat, small):
     """What the guarantee rests on: clean image plus noise; error rate 1e-4."""
-    inputs = rp.Inputs(noise=4.0)
-    net, tx = Flat(rp.Additive(0.5)), optax.sgd(0.0, momentum=0.5)
-    learner = rp.supervised(net, tx, inputs)
-    state, step, seen = start(learner, small), jax.jit(learner.step), []
+    seen = []
     for number, position in np.ndindex(8, len(small)):
-        now = state._replace(step=jnp.asarray(number))
-        after, _ = step(rp.keys.root(0), now, batch_of(small, [position]))
-        block = after.opt_state[0].trace["block"]
+        block = noisy_flat(0.5, number, alone(small, position))["block"]
         copy = gradients.dense_input(block["kernel"], block["bias"])
         seen.append(copy - clean(small)[position].ravel())
-    assert_normal(seen, 4.0)
+    assert_normal(seen, 100.0)
 
 
-def test_among_known_records_too_the_span_shows_the_unknown_one(small):
-    _, gradient = released(Flat(rp.Additive(5.0)), small, (WHO, KNOWN))
+def test_among_known_records_too_the_span_shows_the_unknown_one(flat, small):
+    gradient = flat(5.0, batch_of(small, [WHO, KNOWN]))
     images = clean(small).reshape(len(small), -1).astype(np.float64)
-    values, rows = np.linalg.svd(gradient["block"]["kernel"].T.astype(np.float64))[1:]
+    values, rows = np.linalg.svd(np.float64(gradient["block"]["kernel"]).T)[1:]
     assert values[2] < 1e-6 * values[0]
     outside = images - images @ rows[:2].T @ rows[:2]
     outside = np.linalg.norm(outside, axis=1) / np.linalg.norm(images, axis=1)
@@ -133,24 +184,26 @@ def test_among_known_records_too_the_span_shows_the_unknown_one(small):
     assert np.delete(outside, [WHO, KNOWN]).min() > 0.1
 
 
-def test_the_first_block_of_a_resnet_tells_which_record_it_was(step_of_a_resnet, small):
+def test_the_first_block_of_a_resnet_tells_which_record_it_was(
+    steps_of_a_resnet, first_state, small
+):
     """With certainty: only the true record can have made the gradient. delta = 1."""
-    net, before, gradient = step_of_a_resnet
-    quiet = net.clone(perturbation=None)
-    seen = outputs(("norm0", "norm1"), quiet, before, clean(small))["block0"]
+    net, params = one_block(), first_state.params
+    seen = jax.jit(lambda x: outputs(("norm0", "norm1"), net, params, x))(clean(small))
     for norm, layer in (("norm0", "conv0"), ("norm1", "conv1")):
-        inputs = np.asarray(nn.relu(seen[norm]["__call__"][0]))
-        kernel = gradient["block0"][layer]["kernel"]
-        rest = np.array([gradients.unexplained(kernel, x) for x in inputs])
-        assert rest[WHO] < 1e-5
-        assert np.delete(rest, WHO).min() > 0.05
+        inputs = np.asarray(nn.relu(seen["block0"][norm]["__call__"][0]))
+        for gradient in steps_of_a_resnet:
+            kernel = gradient["block0"][layer]["kernel"]
+            rest = np.array([gradients.unexplained(kernel, x) for x in inputs])
+            assert rest[WHO] < 1e-5
+            assert np.delete(rest, WHO).min() > 0.05
 
 
 def test_where_there_are_more_windows_than_numbers_the_span_says_nothing(
-    step_of_a_resnet, small
+    steps_of_a_resnet, small
 ):
     """The stem of a one-channel image: nine numbers a window, and 36 windows."""
-    kernel = step_of_a_resnet[2]["stem"]["kernel"]
+    kernel = steps_of_a_resnet[0]["stem"]["kernel"]
     assert max(gradients.unexplained(kernel, x) for x in clean(small)) < 1e-10
 
 
@@ -169,23 +222,21 @@ def test_windows_are_those_of_a_convolution():
 # --------------------------------------------------------------------------- the label
 
 
-def test_the_last_bias_of_a_resnet_shows_the_label(step_of_a_resnet, small):
-    gradient = step_of_a_resnet[2]["head"]["bias"]
-    assert np.sum(gradient < 0) == 1
-    assert gradients.label(gradient) == small.labels[WHO]
+def test_the_last_bias_of_a_resnet_shows_the_label(steps_of_a_resnet, small):
+    for gradient in steps_of_a_resnet:
+        bias = gradient["head"]["bias"]
+        assert np.sum(bias < 0) == 1
+        assert gradients.label(bias) == small.labels[WHO]
 
 
-@pytest.mark.parametrize(("gamma", "noise"), [(0.5, 1.0), (500.0, 0.0), (5.0, 100.0)])
-def test_the_last_bias_shows_every_label_through_every_noise(small, gamma, noise):
-    net, inputs = Flat(rp.Additive(gamma)), rp.Inputs(noise=noise)
-    learner = rp.supervised(net, optax.sgd(0.1, momentum=0.9), inputs)
-    before, step = start(learner, small), jax.jit(learner.step)
-    # logits so small that no probability rounds to 1 in float32, nor p - y to 0
-    before.params["head"]["kernel"] *= 1e-3
+@pytest.mark.parametrize("gamma", GAMMAS)
+def test_the_last_bias_shows_every_label_through_every_noise(
+    flat, noisy_flat, small, gamma
+):
     for position in range(len(small)):
-        after, _ = step(rp.keys.root(0), before, batch_of(small, [position]))
-        gradient = after.opt_state[0].trace["head"]["bias"]
-        assert gradients.label(gradient) == small.labels[position]
+        one = alone(small, position)
+        for gradient in (flat(gamma, one), noisy_flat(gamma, 0, one)):
+            assert gradients.label(gradient["head"]["bias"]) == small.labels[position]
 
 
 # ---------------------------------------------------------------- Strategy II at zero
@@ -198,31 +249,33 @@ def dark_with(corner):
     return Records(image, np.zeros(1, np.int32), np.zeros(1, np.int32))
 
 
-@pytest.mark.parametrize(("floor", "told"), [(0.0, True), (0.1, False)])
-def test_strategy_two_at_zero_tells_neighbours_apart_without_an_error(floor, told):
+def test_strategy_two_at_zero_tells_neighbours_apart_without_an_error(first_state):
     """Black pixels are 0 behind the stem; there a noise in proportion is none."""
     draws, inputs = 200, rp.Inputs(mean=0.0, std=1.0)
-    net = one_block(perturbation=rp.Multiplicative(0.5, floor))
-    plain = net.clone(perturbation=None)
-    params = start(rp.supervised(net, optax.sgd(0.1), inputs), dark_with(0)).params
 
-    @jax.jit
-    def silent(images):
-        """How many draws left some feature of the last pixel as without noise."""
+    @partial(jax.jit, static_argnums=0)
+    def silent(floor, images):
+        """How many draws left the last pixel's features as without noise."""
         many = jnp.repeat(inputs.clean(images), draws, 0)
+        perturbed = one_block(perturbation=rp.Multiplicative(0.5, floor))
         noisy, quiet = (
-            outputs(("block0",), each, params, many, keys)["block0"]["__call__"][0]
-            for each, keys in ((net, record_keys(draws)), (plain, None))
+            outputs(("block0",), net, first_state.params, many, keys)
+            for net, keys in (
+                (perturbed, record_keys(draws)),
+                (one_block(), None),
+            )
         )
+        noisy, quiet = (each["block0"]["__call__"][0] for each in (noisy, quiet))
         return jnp.sum((noisy == quiet)[:, 5, 5].all(-1))
 
-    dark, lit = (int(silent(jnp.asarray(dark_with(c).images))) for c in (0, 255))
-    assert (dark, lit) == ((draws, 0) if told else (0, 0))
-    order = 1.05  # of those that are finite with activations up to three floors
-    divergence = residual.renyi_gaussian(
-        order, 0.0, 0.5 * floor, 0.3, 0.5 * max(0.3, floor)
-    )
-    assert np.isinf(divergence) == told
+    dark, lit = (jnp.asarray(dark_with(corner).images) for corner in (0, 255))
+    assert (silent(0.0, dark), silent(0.0, lit)) == (draws, 0)
+    assert (silent(0.1, dark), silent(0.1, lit)) == (0, 0)
+    # Renyi's divergence of a feature that is 0 for one and 0.3 for the other
+    for floor, infinite in ((0.0, True), (0.1, False)):
+        scales = 0.5 * floor, 0.5 * max(0.3, floor)
+        divergence = residual.renyi_gaussian(1.05, 0.0, scales[0], 0.3, scales[1])
+        assert np.isinf(divergence) == infinite
 
 
 # ----------------------------------------------------- noise scaled by the batch's own
@@ -253,34 +306,31 @@ def test_noise_scaled_by_a_batch_statistic_shows_a_record_in_the_others_outputs(
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_here_the_others_outputs_do_not_depend_on_a_record(small, strategy):
+def test_here_the_others_outputs_do_not_depend_on_a_record(
+    first_state, small, strategy
+):
     """Bit for bit, through input clipping, input noise and block noise."""
     inputs = rp.Inputs(noise=0.5, bound=3.0)
-    learner = rp.supervised(tiny(perturbation=strategy(0.5)), optax.sgd(0.1), inputs)
-    state = start(learner, small)
+    learner = rp.supervised(one_block(perturbation=strategy(0.5)), TX, inputs)
     images = small.images.copy()
     images[0] //= 3  # another norm, too
     other = Records(images, small.labels, small.ids)
-    one, two = (ask(learner, state, data) for data in (small, other))
+    one, two = (ask(learner, first_state, data) for data in (small, other))
     assert differ(one[0], two[0])
     np.testing.assert_array_equal(one[1:], two[1:])
 
 
-def test_batch_norm_couples_records_and_group_norm_does_not(small):
+def test_batch_norm_couples_records(small):
     """In training, where it takes its statistics from the batch."""
-    for norm, coupled in (("batch", True), ("group", False)):
-        net = tiny(norm=norm)
-        learner = rp.supervised(net, optax.sgd(0.1))
-        state = start(learner, small)
-        variables = {"params": state.params, "batch_stats": state.stats}
+    net = one_block(norm="batch")
 
-        @jax.jit
-        def train(images, net=net, variables=variables):
-            return net.apply(variables, None, images, True, mutable=["batch_stats"])[0]
+    @jax.jit
+    def train(images):
+        made = net.init(jax.random.key(0), None, images)
+        return net.apply(made, None, images, True, mutable=["batch_stats"])[0]
 
-        x = jnp.asarray(clean(small))
-        one, two = train(x), train(x.at[0].multiply(-1))
-        assert differ(one[1:], two[1:]) == coupled
+    x = jnp.asarray(clean(small))
+    assert differ(train(x)[1:], train(x.at[0].multiply(-1))[1:])
 
 
 # ----------------------------------------------------------- kept noise, several views
@@ -300,10 +350,9 @@ def test_kept_noise_under_different_views_cancels(small):
     np.testing.assert_allclose(summed, image[:, 1:] - image[:, :1], atol=1e-3)
 
 
-def test_rpjax_makes_every_view_from_the_one_noisy_copy(small):
+def test_rpjax_makes_every_view_from_the_one_noisy_copy(first_state, small):
     inputs = rp.Inputs(noise=100.0, augmentation=rp.Augmentation(crop=1))
-    learner = rp.supervised(tiny(), optax.sgd(0.1), inputs, draw="record")
-    state, batch = start(learner, small), batch_of(small, range(4))
+    state, batch = first_state, batch_of(small, range(4))
     keys = noise_keys(state, "input_noise", "record", batch.ids)
     noisy = jax.jit(inputs.noisy)(keys, batch.images)
     copy = np.pad(noisy, ((0, 0), (1, 1), (1, 1), (0, 0)))
@@ -329,17 +378,15 @@ def test_rpjax_makes_every_view_from_the_one_noisy_copy(small):
 # ------------------------------------------------------------------------ the skip path
 
 
-def test_a_bound_on_the_branch_is_no_bound_on_the_block(small):
+def test_a_bound_on_the_branch_is_no_bound_on_the_block(first_state, small):
     """F is bounded by G, and noise is 1 / 8 of what x itself moves by.
 
     A wrong decision has probability Phi(-4) = 3e-5 a draw, so four or more of 400 occur
     with probability 1e-9. The claim that the block moves by 2 G would allow 1.7 % of
     the hits at 1 % false alarms.
     """
-    net = one_block()
-    params = start(rp.supervised(net, optax.sgd(0.1)), small).params
-    small_branch = 0.01 * params["block0"]["conv1"]["kernel"]
-    params["block0"]["conv1"]["kernel"] = small_branch
+    net, params = one_block(), jax.tree.map(jnp.copy, first_state.params)
+    params["block0"]["conv1"]["kernel"] *= 0.01
     layers = ("stem", "block0")
     pair = jnp.asarray(clean(small)[:2])
 
@@ -354,9 +401,13 @@ def test_a_bound_on_the_branch_is_no_bound_on_the_block(small):
     claimed = 2 * reach / gamma
     assert claimed < 0.5
 
+    @jax.jit
+    def noised(keys, x, f):
+        return euler_step(keys, rp.Additive(gamma), x, f)
+
     def scores(x, f, seed):
         many = (jnp.repeat(jnp.asarray(a[None], jnp.float32), 200, 0) for a in (x, f))
-        out = euler_step(record_keys(200, seed), rp.Additive(gamma), *many)
+        out = noised(record_keys(200, seed), *many)
         middle = (after[0] + after[1]) / 2
         return np.tensordot(np.asarray(out, np.float64) - middle, moved, 3)
 
