@@ -117,7 +117,7 @@ def test_the_recalled_curve_is_mironovs_conversion_at_the_best_order(
     assert found <= expected
     # and the same statement as the theorem's condition on the noise
     assert theorem.noise_for(found, delta, 1.0, times) == pytest.approx(noise)
-    assert curve.delta(found) == pytest.approx(delta, abs=0)
+    assert curve.delta(found) == pytest.approx(delta, rel=1e-9, abs=0)
 
 
 # --------------------------------------------------------------------- participation
@@ -144,7 +144,7 @@ def test_nothing_is_assumed_of_counts_that_are_never_seen():
     most = len(curve.parts) - 2
     left = scipy.stats.binom.sf(most, 2000, 0.01)
     # no count that is kept is found out at such an epsilon
-    assert curve.delta(1e9) == pytest.approx(left, abs=0)
+    assert curve.delta(1e9) == pytest.approx(left, rel=1e-9, abs=0)
     assert 0 < left < 1e-30
 
 
