@@ -120,6 +120,32 @@ def test_a_mixture_of_directions_matches_its_quadrature(ratio, up, down):
         assert found == pytest.approx(expected, rel=1e-6, abs=1e-10)
 
 
+@pytest.mark.parametrize(
+    ("ratio", "coordinates", "epsilon"), [(1.1, 60, 2.0), (1.02, 30, 0.05), (2.0, 3, 0)]
+)
+def test_no_number_up_is_passed_over_that_might_be_the_largest(
+    ratio, coordinates, epsilon, monkeypatch
+):
+    pairs, computed = ScalePairs(math.log(ratio), coordinates), set()
+    log_deltas = ScalePairs.log_deltas
+
+    def recorded(self, ups, *others):
+        computed.update(int(k) for k in ups)
+        return log_deltas(self, ups, *others)
+
+    monkeypatch.setattr(ScalePairs, "log_deltas", recorded)
+    found = largest_log_delta(pairs, epsilon)
+    rest = sorted(set(range(coordinates + 1)) - computed)
+    assert len(computed) > 1
+    if rest:
+        assert max(pairs.log_bounds(rest, epsilon, pairs.saddle(epsilon))) < found
+    everything = range(coordinates, -1, -1)  # whose contour is that of all up
+    bounds = pairs.log_bounds(everything, epsilon, pairs.saddle(epsilon))
+    deltas = log_deltas(pairs, everything, epsilon, pairs.saddle(epsilon))
+    assert (deltas <= bounds + 1e-12).all()
+    assert deltas.max() == pytest.approx(found, abs=1e-10)
+
+
 def test_no_neighbours_within_the_bounds_are_easier_to_tell_apart():
     # any two scales in each of two coordinates, by quadrature over the plane
     low, high = 0.5, 0.9
