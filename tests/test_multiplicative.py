@@ -307,6 +307,19 @@ def test_composed_with_a_gaussian_it_is_a_block_with_one_beside():
     assert exact <= scales.delta(epsilon) <= 1.01 * exact
 
 
+def test_many_epsilons_at_once_lie_above_the_curve_and_close_to_it(monkeypatch):
+    # where delta is near 1 it is concave in epsilon, but still convex in e^epsilon
+    curve = Block(1.0, 1.0, 1.5, 40).attained
+    epsilons = np.linspace(0.0, 40.0, 301)
+    exact = np.array([curve.delta(epsilon) for epsilon in epsilons[::10]])
+    close = curve.profile(epsilons)[::10]
+    monkeypatch.setattr(multiplicative, "KNOTS", 8)
+    coarse = curve.profile(epsilons)[::10]
+    for found in (close, coarse):
+        assert (found >= exact * (1 - 1e-10)).all()
+    assert (close <= exact * 1.005).all()
+
+
 @settings(max_examples=8, deadline=None, derandomize=True)
 @given(
     ratio=st.floats(1.001, 4.0),
