@@ -7,7 +7,6 @@ record replaced. Misread: a head trained on noisy features as if they were clean
 """
 
 import dataclasses
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -18,7 +17,7 @@ from benchmarks.benchmark import Row
 from rpjax.features.accuracy import figures
 from rpjax.features.estimates import clipping_slope, raw_shifts, shrunk
 from rpjax.features.heads import STEPS, Head, fit_head, trained
-from rpjax.features.releasing import Released, noisy, releases
+from rpjax.features.releasing import Released, noisy
 from rpjax.features.trunk import Sample, Trunk
 from rpjax.privacy import gdp, residual, shuffling
 from rpjax.privacy.algebra import compose
@@ -37,30 +36,30 @@ LABELS_AT = 8.0
 
 
 def rows(
-    trunk: Trunk,
+    clean: Released,
     data: rp.Dataset,
+    test: tuple[np.ndarray, np.ndarray],
     epsilons: Sequence[float],
     seeds: Sequence[int],
     delta: float,
 ) -> Iterator[Row]:
-    """The misread head at each epsilon; the other two at a few."""
-    test = trunk(data.test.images)
-    labels = data.test.labels
+    """The misread head at each epsilon; the other two at a few.
+
+    clean: the features without noise; test: features and labels.
+    """
+    trunk = clean.trunk
     common = {**facts(trunk, delta), "head": "linear"}
     for epsilon in epsilons:
-        released = next(releases(trunk, data.train, [(epsilon, seeds[0])], delta=delta))
+        noise = local_noise(trunk, epsilon, delta)
+        released = _noised(clean, data, noise, seeds[0])
         sample = Sample(released.features, released.labels)
-        head = trained(trunk, sample, "linear", STEPS, 0)
-        hits = [head.of_features(test).argmax(1) == labels]
+        hits = [_right(trained(trunk, sample, "linear", STEPS, 0), test)]
         name = {"method": "noise ignored", "adjacency": FEATURES, **common}
-        yield {**name, "input_noise": released.input_noise, **figures(epsilon, hits)}
-    clean = next(releases(trunk, data.train, [(math.inf, None)], delta=delta))
+        yield {**name, "input_noise": noise, **figures(epsilon, hits)}
     for epsilon in sorted(set(SHUFFLED_AT) & set(epsilons)):
-        noise = _shuffled_noise(trunk, released.labels, epsilon, delta)
+        noise = _shuffled_noise(trunk, clean.labels, epsilon, delta)
         hits = [
-            fit_head(_noised(clean, data, noise, seed)).of_features(test).argmax(1)
-            == labels
-            for seed in seeds
+            _right(fit_head(_noised(clean, data, noise, seed)), test) for seed in seeds
         ]
         name = {"method": "shuffled", "adjacency": SHUFFLED, **common}
         local = gdp.epsilon(delta, 2 * trunk.bound / noise)
@@ -68,7 +67,17 @@ def rows(
         yield {**name, **figures(epsilon, hits)}
     if trunk.sample is not None and LABELS_AT in epsilons:
         for label_epsilon in LABEL_EPSILONS:
-            yield _private_labels(trunk, clean, data, test, label_epsilon, seeds, delta)
+            yield _private_labels(clean, data, test, label_epsilon, seeds, delta)
+
+
+def local_noise(trunk: Trunk, epsilon: float, delta: float) -> float:
+    """The noise of a release without any shuffling."""
+    return residual.input_noise_for(epsilon, delta, bound=trunk.bound, draw="record")
+
+
+def _right(head: Head, test: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    right: np.ndarray = head.of_features(test[0]).argmax(1) == test[1]
+    return right
 
 
 def facts(trunk: Trunk, delta: float) -> dict[str, Any]:
@@ -99,15 +108,15 @@ def _noised(clean: Released, data: rp.Dataset, noise: float, seed: int) -> Relea
 
 
 def _private_labels(
-    trunk: Trunk,
     clean: Released,
     data: rp.Dataset,
-    test: np.ndarray,
+    test: tuple[np.ndarray, np.ndarray],
     label_epsilon: float,
     seeds: Sequence[int],
     delta: float,
 ) -> Row:
-    noise = residual.input_noise_for(LABELS_AT, delta, bound=trunk.bound, draw="record")
+    trunk = clean.trunk
+    noise = local_noise(trunk, LABELS_AT, delta)
     response = RandomisedResponse(label_epsilon, data.classes)
     whole = compose(Gaussian(2 * trunk.bound / noise), response).epsilon(delta)
     hits = []
@@ -117,8 +126,7 @@ def _private_labels(
         released = _noised(
             dataclasses.replace(clean, labels=reported), data, noise, seed
         )
-        head = _corrected(released, response.keep)
-        hits.append(head.of_features(test).argmax(1) == data.test.labels)
+        hits.append(_right(_corrected(released, response.keep), test))
     return {
         "method": f"labels too (ε = {label_epsilon:g} of it)",
         "adjacency": WHOLE,

@@ -85,7 +85,7 @@ TINY = {
         "data": "digits",
         "trunks": ("random:4",),
         "epsilons": (8.0,),
-        "net_epsilons": (8.0,),
+        "net_epsilons": (),
         "heads": ("linear",),
         "runs": 1,
         "linear_steps": 2,

@@ -6,7 +6,7 @@ image); a head is trained on the release for as long as one likes. See docs/feat
 """
 
 from rpjax.features.accuracy import EPSILONS, curve, trunk_named
-from rpjax.features.drawn import digits_trunk, drawn_trunk
+from rpjax.features.drawn import digits_trunk, drawn_trunk, narrowed
 from rpjax.features.estimates import Moments, moments
 from rpjax.features.filters import photograph_trunk, random_trunk
 from rpjax.features.heads import Head, fit_head, stand_ins, zero_shot
@@ -25,6 +25,7 @@ __all__ = [
     "drawn_trunk",
     "fit_head",
     "moments",
+    "narrowed",
     "photograph_trunk",
     "random_trunk",
     "release",

@@ -19,6 +19,7 @@ from rpjax import keys as rp_keys
 from rpjax.annotations import Logits, Pixels, PyTree
 from rpjax.data import load
 from rpjax.data.records import Records, numbered
+from rpjax.errors import InputError
 from rpjax.features.directions import Projection, discriminant
 from rpjax.features.drawings import magnified, redrawn
 from rpjax.features.framing import framed
@@ -83,7 +84,7 @@ def drawn_trunk(
     seed: int = 0,
     *,
     name: str = "drawn",
-    dimension: int = 50,
+    dimension: int = 100,
     steps: int = 1500,
     draws: int = DRAWS,
     sample_draws: int = SAMPLE_DRAWS,
@@ -112,17 +113,44 @@ def drawn_trunk(
     labels = np.tile(np.asarray(public.labels), sample_draws)
     raw = in_batches(jax.jit(lambda x: hidden(x.astype(jnp.float32) / 255)), drawn)
     projection = discriminant(raw, labels, dimension, RIDGE)
-    sample = Sample(projection(raw), labels)
-    own = sample.features - sample.centres[labels]
-    return Trunk(
+    return _around(
+        Sample(projection(raw), labels),
         name=name,
         source=f"a net trained for {steps} steps on {len(public)} public drawings",
         features=_compiled(hidden, projection),
+        seen=digests(public.images),
+    )
+
+
+def narrowed(trunk: Trunk, dimension: int) -> Trunk:
+    """The first so many directions of a drawn trunk, as if it had been made with them.
+
+    Raises:
+        InputError: a trunk without a sample, or fewer directions than that.
+    """
+    if trunk.sample is None or not 1 <= dimension <= trunk.dimension:
+        raise InputError(
+            f"dimension is {dimension}; a drawn trunk has some, and this one has "
+            f"{trunk.dimension}"
+        )
+    return _around(
+        Sample(trunk.sample.features[:, :dimension], trunk.sample.labels),
+        name=trunk.name,
+        source=trunk.source,
+        features=jax.jit(lambda images: trunk.features(images)[:, :dimension]),
+        seen=trunk.seen,
+    )
+
+
+def _around(sample: Sample, **fields: Any) -> Trunk:
+    """A trunk with the constants that its sample gives; see `drawn_trunk`."""
+    own = sample.features - sample.centres[sample.labels]
+    return Trunk(
         centres=sample.centres,
         bound=float(np.median(np.linalg.norm(own, axis=1))),
-        spread=np.cov(own.T),
+        spread=np.atleast_2d(np.cov(own.T)),
         sample=sample,
-        seen=digests(public.images),
+        **fields,
     )
 
 

@@ -39,7 +39,7 @@ STEPS = 1500
 BATCH = 512
 LEARNING_RATE = 0.01
 # of the squared weights; found on MNIST
-DECAY = {"linear": 3e-3, "mlp": 1e-3}
+DECAY = {"linear": 3e-3, "mlp": 1e-2}
 DRAWS = 2000
 """Stand-ins of each class where the trunk has no sample."""
 
