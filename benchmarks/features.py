@@ -153,51 +153,63 @@ def label(row: Row) -> str:
 
 
 def figure(record: dict[str, Any], theme: Theme) -> Figure:
-    """Accuracy against epsilon, a line a method, zero shot and no noise as rules."""
+    """Accuracy against epsilon, a line a method; no noise apart, zero shot as a rule.
+
+    On a logit scale, where 98 and 99 % are as far apart as 50 and 67 %.
+    """
     curves = [row for row in record["rows"] if row["head"] in ("linear", None)]
-    names = list(dict.fromkeys(label(row) for row in curves if row["method"] in DRAWN))
-    made = blank(WIDTH, 4.6)
+    curves = [row for row in curves if row["method"] in DRAWN]
+    targets = sorted({row["epsilon"] for row in curves if row["epsilon"]})
+    apart = 2 * targets[-1]
+    made = blank(WIDTH, 4.8)
     made.set_layout_engine("constrained")
     axes = made.subplots()
-    for name, style in look(names).items():
-        rows = [row for row in curves if label(row) == name and row["epsilon"]]
-        across = [row["epsilon"] for row in rows]
+    for name, style in look(list(dict.fromkeys(map(label, curves)))).items():
+        rows = [row for row in curves if label(row) == name]
+        noisy = [row for row in rows if row["epsilon"]]
+        across = [row["epsilon"] for row in noisy]
+        colour = style.colour(theme)
         axes.plot(
             across,
-            [100 * row["mean"] for row in rows],
-            color=style.colour(theme),
+            [row["mean"] for row in noisy],
+            color=colour,
             marker=style.marker,
             linestyle=style.line,
             label=name,
         )
-        ends = [[100 * row[end] for row in rows] for end in ("least", "most")]
-        axes.fill_between(across, *ends, color=style.colour(theme), alpha=0.2)
-    for row in record["rows"]:
-        if row["head"] == "zero-shot linear" and row is _first(record, row["head"]):
-            axes.axhline(100 * row["mean"], color=theme.muted, linestyle=(0, (2, 2)))
-            text = f"zero shot, {row['trunk']} {row['dimension']}"
-            axes.annotate(text, (1, 100 * row["mean"]), (-4, -10), **RIGHT)
+        ends = [[row[end] for row in noisy] for end in ("least", "most")]
+        axes.fill_between(across, *ends, color=colour, alpha=0.2)
+        clean = [row["mean"] for row in rows if not row["epsilon"]]
+        axes.plot([apart] * len(clean), clean, style.marker, color=colour)
+    if zero := [r for r in record["rows"] if r["head"] == "zero-shot linear"][:1]:
+        axes.axhline(zero[0]["mean"], color=theme.muted, linestyle=(0, (2, 2)))
+        text = f"zero shot, {zero[0]['trunk']} {zero[0]['dimension']}"
+        axes.annotate(text, (0, zero[0]["mean"]), (4, -11), **LEFT)
     axes.set_xscale("log", base=2)
-    ticks = sorted({row["epsilon"] for row in curves if row["epsilon"]})
-    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.set_xticks([*targets, apart], [*(f"{each:g}" for each in targets), "∞"])
     axes.set_xlabel(f"ε at δ = {record['rows'][0]['delta']:g}, each for its neighbours")
-    axes.set_ylabel("test accuracy, %")
+    _logit(axes, [row[end] for row in curves for end in ("least", "most")])
     made.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return made
 
 
+def _logit(axes: Any, accuracies: list[float]) -> None:
+    """Percentages on a logit scale, as far as there are any."""
+    axes.set_yscale("logit")
+    low, high = min(accuracies), min(max(accuracies), 0.999)
+    ticks = [t for t in TICKS if low / 1.3 <= t <= 1 - (1 - high) / 1.3]
+    axes.set_yticks(ticks, [f"{100 * tick:g}" for tick in ticks])
+    axes.minorticks_off()
+    axes.set_ylabel("test accuracy, %")
+
+
+TICKS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
 DRAWN = ("noisy features", "DP-SGD, linear head", "DP-SGD, whole net")
-RIGHT: dict[str, Any] = {
+LEFT: dict[str, Any] = {
     "xycoords": ("axes fraction", "data"),
     "textcoords": "offset points",
-    "ha": "right",
     "fontsize": 9,
 }
-
-
-def _first(record: dict[str, Any], head: str) -> Row:
-    found: Row = next(row for row in record["rows"] if row["head"] == head)
-    return found
 
 
 def _epsilon(row: Row) -> str:
