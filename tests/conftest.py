@@ -26,6 +26,16 @@ def pytest_configure(config):
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
+def pytest_collection_modifyitems(items):
+    """With -n and --dist loadgroup: what tests share is made in one process only."""
+    for item in items:
+        shared = item._fixtureinfo.name2fixturedefs
+        if "compared" in shared:
+            item.add_marker(pytest.mark.xdist_group("compared"))
+        elif any(found[-1].scope == "module" for found in shared.values()):
+            item.add_marker(pytest.mark.xdist_group(item.module.__name__))
+
+
 def pytest_collection_finish():
     """An array made by an import would fix the devices before a user can choose."""
     if jax.live_arrays():

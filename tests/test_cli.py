@@ -343,8 +343,11 @@ def trained(tmp_path_factory):
 
 def test_train_gives_the_comparison_s_own_numbers(compared, trained):
     one, other = trained.method("strategy1"), compared.method("strategy1")
-    for key in ("utility", "exposure", "guarantee", "model", "label"):
+    for key in ("utility", "exposure", "model", "label"):
         assert one[key] == other[key]
+    # it names the configuration, which lists other methods
+    own = {"configuration": one["guarantee"]["configuration"]}
+    assert one["guarantee"] == {**other["guarantee"], **own}
 
 
 def test_evaluate_can_switch_the_noise_off(trained, monkeypatch):
