@@ -12,8 +12,8 @@ import threading
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jaxtyping import Array, Float, UInt32, UInt64
-from scipy.special import ndtri
 
 # keeps these draws apart from whatever else may once be derived from the same bits
 PURPOSE = b"rpjax.csprng.secure_normal/1"
@@ -69,7 +69,7 @@ def _normals(words: UInt64[np.ndarray, " size"]) -> Float[np.ndarray, " size"]:
     # 63 bits as a number in (0, 1/2], whose small ones are fine; the last bit is a sign
     uniform = ((words >> np.uint64(1)).astype(np.float64) + 0.5) * 2.0**-64
     signs = 1.0 - 2.0 * (words & np.uint64(1)).astype(np.float64)
-    normals: np.ndarray = signs * ndtri(uniform)
+    normals: np.ndarray = signs * scipy.special.ndtri(uniform)
     return normals.astype(np.float32)
 
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
-from scipy.special import logsumexp
 
 from rpjax import keys as rp_keys
 from rpjax.data.records import Records
@@ -88,7 +88,7 @@ def answers(
     for batch in _batches(records, slots):
         asked = where.put(batch, P(where.axis))
         log_probs = [where.fetch(ask(word, state, *asked)) for word in words]
-        parts.append(logsumexp(np.stack(log_probs), 0) - math.log(draws))
+        parts.append(scipy.special.logsumexp(np.stack(log_probs), 0) - math.log(draws))
     joined = np.concatenate(parts, axis=-2)
     return joined[..., : len(records), :]
 
