@@ -16,6 +16,7 @@ from rpjax.experiments.methods import plan
 from rpjax.experiments.presets import COMMON, MNIST, fill
 from rpjax.experiments.targets import needed, rounded_up
 from rpjax.privacy import documents, residual
+from rpjax.privacy.labels import RandomisedResponse
 
 SHAPE, RECORDS, CLASSES = (28, 28, 1), 6_000, 10
 ACCOUNT = ["account", "--records", RECORDS, "--shape", *SHAPE, "--data", "mnist"]
@@ -160,3 +161,20 @@ def test_with_noisy_labels_the_target_is_for_whole_records():
     assert 2.99 <= proved.epsilon <= 3.0
     with pytest.raises(InputError, match="the labels alone, by randomised response"):
         needed(config, "strategy1", CLASSES, RECORDS, SHAPE, 0.9, 1e-5)
+
+
+@pytest.mark.parametrize("classes", [2, 100])
+def test_the_number_of_classes_counts_where_labels_are_noisy(classes, tmp_path):
+    file = tmp_path / "guarantee.json"
+    words = ["--methods", "strategy1", "--input-noise", 60, "--label-epsilon", 2]
+    words += ["--classes", classes, "--json", file]
+    assert rpjax(*ACCOUNT, *words).code == 0
+    proved = documents.read(file)["strategy1"]
+    assert proved.parameters["classes"] == classes
+    (labels,) = (each for each in proved.alternatives if "label," in each.adjacency)
+    exact = RandomisedResponse(2.0, classes).epsilon(proved.delta)
+    assert labels.epsilon == pytest.approx(exact, rel=1e-12)
+
+
+def test_one_class_is_none_to_choose_from():
+    assert refused(rpjax(*ACCOUNT, "--classes", 1)) == "classes is 1; it must be >= 2"

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rpjax import distributed, report
-from rpjax.cli import data, features
+from rpjax.cli import account, data, features
 from rpjax.errors import InputError
 from rpjax.experiments import (
     ExperimentConfig,
@@ -27,15 +27,9 @@ from rpjax.experiments import (
     sweep,
     to_yaml,
 )
-from rpjax.experiments.checks import check
-from rpjax.experiments.config import METHODS, Method, TrainingConfig
-from rpjax.experiments.methods import Plan, plan
-from rpjax.experiments.presets import COMMON, MNIST, NATURAL, fill
+from rpjax.experiments.config import METHODS, Method, to_be_released
 from rpjax.experiments.recipes import Recipe
-from rpjax.experiments.runs import write_json, write_text
-from rpjax.experiments.targets import check_target, needed
-from rpjax.privacy.documents import document
-from rpjax.report.tables import incomparable
+from rpjax.experiments.runs import write_text
 from rpjax.verification import CHECKS, Check, verify
 
 Flat = tyro.conf.OmitArgPrefixes
@@ -43,16 +37,7 @@ Folder = tyro.conf.Positional[Path]
 
 # several processes may do these together; they are joined before a device is touched
 DISTRIBUTED = ("compare", "train", "evaluate", "attack")
-# no figure depends on how many there are, where no data are loaded
-CLASSES = 10
 ARRAY = ("SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX")
-
-
-def _to_be_released() -> ExperimentConfig:
-    """Trained on everything, with noise that nobody can repeat."""
-    return ExperimentConfig(
-        train_on="all", training=TrainingConfig(noise_seed="secret")
-    )
 
 
 @dataclass(frozen=True)
@@ -87,7 +72,7 @@ class Train:
     training (docs/dpsgd.md); what stands beside them comes on top.
     """
 
-    config: ExperimentConfig = field(default_factory=_to_be_released)
+    config: ExperimentConfig = field(default_factory=to_be_released)
     method: Method = "strategy1"
     """By which method."""
     out: Path = Path("out")
@@ -123,30 +108,6 @@ class Attack:
 
 
 @dataclass(frozen=True)
-class Account:
-    """Print what each method's training would guarantee, without training.
-
-    With --target-epsilon, say how much noise each method needs for it, and print what
-    it guarantees then.
-
-    --config FILE takes options from a YAML file, and --recipe NAME those of a known
-    training (docs/dpsgd.md); what stands beside them comes on top.
-    """
-
-    config: ExperimentConfig = field(default_factory=_to_be_released)
-    records: int | None = None
-    """As if there were so many training records; no data are loaded then."""
-    shape: tuple[int, int, int] = (32, 32, 3)
-    """Height, width and channels of an image, where no data are loaded."""
-    target_epsilon: float | None = None
-    """Find each method's noise for this epsilon, for the neighbours of its own."""
-    target_delta: float | None = None
-    """At this delta; left out: that of the configuration."""
-    json: Path | None = None
-    """Write the guarantees to this file too, as a training does (guarantee.json)."""
-
-
-@dataclass(frozen=True)
 class Verify:
     """Prove by experiment that `rpjax train --method dpsgd` is what it claims to be.
 
@@ -157,7 +118,7 @@ class Verify:
     training (docs/dpsgd.md); what stands beside them comes on top.
     """
 
-    config: ExperimentConfig = field(default_factory=_to_be_released)
+    config: ExperimentConfig = field(default_factory=to_be_released)
     method: Literal["dpsgd"] = "dpsgd"
     """By which method."""
     checks: tuple[Check, ...] = CHECKS
@@ -323,74 +284,6 @@ def _attack(options: Attack, console: Console) -> None:
     _reported(results, options.run, console)
 
 
-def _account(options: Account, console: Console) -> None:
-    if options.target_epsilon is not None:
-        check_target(options.target_epsilon, options.target_delta)
-    elif options.target_delta is not None:
-        raise InputError(
-            f"target_delta is {options.target_delta}; it needs a target_epsilon"
-        )
-    plans, classes, shape = _planned(options)
-    if options.target_epsilon is not None:
-        plans = _calibrated(options, plans, classes, shape, console)
-    proofs = [(each.name, each.label, each.guarantee(shape)) for each in plans]
-    for _, label, proved in proofs:
-        console.print(label, style="bold")
-        # its lines are broken already, and a table's must not be
-        console.print(str(proved), highlight=False, soft_wrap=True)
-        console.print()
-    if warning := incomparable(proved.adjacency for _, _, proved in proofs):
-        console.print(warning, highlight=False, soft_wrap=True)
-    if options.json is not None:
-        written = [(name, label, proved.as_dict()) for name, label, proved in proofs]
-        write_json(options.json, document(written))
-        console.print(f"written: {options.json}", highlight=False, soft_wrap=True)
-
-
-def _planned(
-    options: Account,
-) -> tuple[tuple[Plan, ...], int, tuple[int, int, int]]:
-    """The methods' plans, and the classes and shape of the images."""
-    if options.records is None:
-        ready = prepare(options.config)
-        return ready.plans, ready.dataset.classes, ready.dataset.shape
-    if options.records < 1:
-        raise InputError(f"records is {options.records}; it must be >= 1")
-    check(options.config)
-    defaults = MNIST if options.shape[-1] == 1 else NATURAL
-    config = fill(options.config, defaults, COMMON)
-    plans = (plan(config, name, CLASSES, options.records) for name in config.methods)
-    return tuple(plans), CLASSES, options.shape
-
-
-def _calibrated(
-    options: Account,
-    plans: tuple[Plan, ...],
-    classes: int,
-    shape: tuple[int, int, int],
-    console: Console,
-) -> tuple[Plan, ...]:
-    """The plans with noise enough for the target; says what each needs, or why not."""
-    assert options.target_epsilon is not None
-    delta = options.target_delta or plans[0].config.dp.delta
-    target = (options.target_epsilon, delta)
-    found: list[Plan] = []
-    lines = []
-    for each in plans:
-        facts = (each.config, each.name, classes, each.records, shape)
-        try:
-            answer = needed(*facts, *target)
-            found.append(answer.plan)
-            lines.append(f"{each.label}: {answer}")
-        except InputError as error:
-            lines.append(f"{each.label}: {error}")
-    if not found:
-        raise InputError("; ".join(lines))
-    for line in (f"For ε = {target[0]:g} at δ = {delta:g}:", *lines, ""):
-        console.print(line, highlight=False, soft_wrap=True)
-    return tuple(found)
-
-
 def _verify(options: Verify, console: Console) -> int:
     # so that there are two devices to compare; too late if one was touched already
     with contextlib.suppress(RuntimeError):
@@ -476,7 +369,7 @@ _COMMANDS: dict[str, tuple[type, Callable[..., int | None]]] = {
     "train": (Train, _train),
     "evaluate": (Evaluate, _evaluate),
     "attack": (Attack, _attack),
-    "account": (Account, _account),
+    "account": (account.Account, account.run),
     "verify": (Verify, _verify),
     "data": (data.Data, data.run),
     "features": (features.Features, features.run),

@@ -61,17 +61,9 @@ def needed(
     Raises:
         InputError: for a training that no noise makes private.
     """
-    dp = dataclasses.replace(config.dp, delta=delta)
+    config = dataclasses.replace(config, dp=dataclasses.replace(config.dp, delta=delta))
     if name == "dpsgd":
-        if dp.stop_at_epsilon is not None:
-            raise InputError(
-                f"stop_at_epsilon is {dp.stop_at_epsilon:g} beside target_epsilon = "
-                f"{epsilon:g}; give one"
-            )
-        return _multiplier(
-            dataclasses.replace(config, dp=dp), classes, records, epsilon
-        )
-    config = dataclasses.replace(config, dp=dp)
+        return _multiplier(config, classes, records, epsilon)
     return _input_noise(config, name, classes, records, shape, epsilon)
 
 

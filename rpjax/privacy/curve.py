@@ -17,6 +17,7 @@ looking at the data again has the same guarantee. Composition, repetition and
 calibration are in `rpjax.privacy.algebra`.
 """
 
+import abc
 import functools
 import math
 
@@ -33,7 +34,7 @@ Array = npt.NDArray[np.float64]
 LARGEST_EPSILON = 1e12
 
 
-class Curve:
+class Curve(abc.ABC):
     """A guarantee; immutable. A kind of it says what `delta` is, and the rest follows.
 
     Every answer holds for both orders of two neighbouring data sets.
@@ -118,9 +119,9 @@ class Curve:
         """Smallest epsilon proved at delta 0."""
         return math.inf
 
+    @abc.abstractmethod
     def _deltas(self, epsilons: gdp.Floats) -> gdp.Floats:
         """`delta` at several epsilons of any shape."""
-        raise NotImplementedError
 
 
 def checked_rates(fpr: npt.ArrayLike) -> Array:

@@ -7,7 +7,7 @@ from rpjax.errors import InputError
 from rpjax.privacy import checks, feature_wording, residual
 from rpjax.privacy.algebra import compose, repeated
 from rpjax.privacy.certificate import Alternative, Guarantee, no_guarantee
-from rpjax.privacy.curves import Curve, Gaussian
+from rpjax.privacy.curves import Gaussian
 from rpjax.privacy.feature_wording import (
     FEATURES,
     LABEL,
@@ -153,21 +153,6 @@ def feature_guarantee(
     return _stated(facts, mu) if label_epsilon is None else _whole(facts, mu)
 
 
-def whole_record(
-    mu: float, label_epsilon: float, classes: int, draws: int = 1
-) -> Curve:
-    """Features that are mu-GDP with labels equal, beside labels drawn at random.
-
-    The two noises are independent, so that replacing a record, features and label, is
-    the two replacements composed. draws: independent draws of each label.
-
-    >>> f"{whole_record(1.0, 2.0, 10).epsilon(1e-5):.2f}"
-    '6.19'
-    """
-    response = RandomisedResponse(label_epsilon, classes)
-    return compose(Gaussian(mu), repeated(response, draws))
-
-
 def _nothing(facts: Facts, reasons: tuple[str, ...]) -> Guarantee:
     return no_guarantee(
         feature_wording.mechanism(facts),
@@ -208,7 +193,8 @@ def _whole(facts: Facts, mu: float) -> Guarantee:
     labels = repeated(
         RandomisedResponse(facts.label_epsilon, facts.classes), facts.label_draws
     )
-    both = whole_record(mu, facts.label_epsilon, facts.classes, facts.label_draws)
+    # the two noises are independent: replacing both is the two replacements composed
+    both = compose(Gaussian(mu), labels)
     epsilon = both.epsilon(delta)
     curve = storable(both, (epsilon, delta))
     assert features.epsilon is not None
