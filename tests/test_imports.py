@@ -47,9 +47,16 @@ def imported():
     return json.loads(python(LOOK)[0])
 
 
+LIBRARIES = "import jax, flax.linen, optax, jaxtyping"  # 1.2 s where rpjax takes 1.7
+
+
 def test_an_import_takes_less_than_two_seconds():
-    """Of processor time, best of up to six: other work on the machine slows it too."""
-    assert any(python("import rpjax")[1] < 2 for _ in range(6))
+    """Of processor time; where the libraries alone are slower, in proportion to them.
+
+    Best of up to six: other work on the machine slows some of them.
+    """
+    tries = ((python("import rpjax")[1], python(LIBRARIES)[1]) for _ in range(6))
+    assert any(ours < max(2, 2 / 1.2 * libraries) for ours, libraries in tries)
 
 
 def test_an_import_touches_no_device(imported):

@@ -32,6 +32,8 @@ Clipping = Literal["flat", "normalised", "automatic", "per_layer", "adaptive"]
 Engine = Literal["auto", "vmap", "two_pass", "bookkeeping"]
 Method = Literal["plain", "strategy1", "strategy2", "ensemble", "dpsgd"]
 METHODS: tuple[Method, ...] = get_args(Method)
+# fields that change no result: a run may be resumed with others, and is the same run
+SPEED_ALONE = ("data.workers",)
 
 
 @dataclass(frozen=True)
@@ -244,8 +246,16 @@ def as_dict(config: Any) -> dict[str, Any]:
 
 
 def config_hash(config: Any) -> str:
-    """A name for the configuration: "sha256:" and 64 hexadecimal digits."""
-    text = json.dumps(as_dict(config), sort_keys=True)
+    """A name for what was asked for: "sha256:" and 64 hexadecimal digits.
+
+    The fields in `SPEED_ALONE` do not enter: a run resumed with more workers is still
+    the same run.
+    """
+    values = as_dict(config)
+    for name in SPEED_ALONE:
+        part, field_name = name.split(".")
+        values.get(part, {}).pop(field_name, None)
+    text = json.dumps(values, sort_keys=True)
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -20,6 +20,7 @@ from rpjax import distributed
 from rpjax.errors import InputError
 from rpjax.experiments.config import (
     METHODS,
+    SPEED_ALONE,
     ExperimentConfig,
     as_dict,
     differences,
@@ -29,8 +30,6 @@ from rpjax.experiments.config import (
 from rpjax.privacy.documents import document
 
 MARK = "# the configuration of an rpjax run\n"
-# fields that change no result, so that a run may be resumed with others
-SPEED_ALONE = ("data.workers",)
 REPORT = (
     *("report.html", "report.md"),
     *(f"figures/{name}.*" for name in ("tradeoff", "roc", "training", "cost")),
