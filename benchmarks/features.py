@@ -59,8 +59,16 @@ class Features:
 
 
 def measure(settings: Features, watch: Watch) -> list[Row]:
+    """The rows; the last one's `until_seconds` is what all of them took."""
+    start = time.monotonic()
+    rows = []
+    for row in _rows(settings, watch):
+        rows.append({**row, "until_seconds": time.monotonic() - start})
+    return rows
+
+
+def _rows(settings: Features, watch: Watch) -> Iterator[Row]:
     data = _data(settings).limit(train=settings.train_records)
-    rows: list[Row] = []
     made: dict[str, Any] = {}
     for number, spec in enumerate(settings.trunks):
         watch(f"trunk {spec}", number, len(settings.trunks))
@@ -68,10 +76,11 @@ def measure(settings: Features, watch: Watch) -> list[Row]:
         begun, whole = time.monotonic(), name not in made
         trunk = _trunk(settings, made, name, int(dimension), data.shape)
         seconds = {"trunk_seconds": time.monotonic() - begun}
-        rows += [{**row, **seconds} for row in _of_trunk(settings, trunk, data, whole)]
-    watch("DP-SGD on a whole net")
-    rows += [_net(settings, data, epsilon) for epsilon in settings.net_epsilons]
-    return rows
+        for row in _of_trunk(settings, trunk, data, whole):
+            yield {**row, **seconds}
+    for number, epsilon in enumerate(settings.net_epsilons):
+        watch("DP-SGD on a whole net", number, len(settings.net_epsilons))
+        yield _net(settings, data, epsilon)
 
 
 def _of_trunk(
@@ -92,7 +101,8 @@ def _of_trunk(
     for epsilon in settings.epsilons:
         begun = time.monotonic()
         hits, multiplier = features_dpsgd.linear_head(
-            train, test, epsilon, settings.delta, settings.linear_steps
+            *(train, test, epsilon, settings.delta, settings.linear_steps),
+            trunk.bound,
         )
         yield {
             "method": "DP-SGD, linear head",
