@@ -321,6 +321,40 @@ def test_stand_ins_have_the_clean_law_and_labels():
         assert own.var(0) == pytest.approx(np.full(3, 0.04), rel=0.4)
 
 
+def test_public_features_move_to_where_the_private_class_lies():
+    """To 5 standard errors of a mean, 1.0 / sqrt(10 000)."""
+    rng = np.random.default_rng(9)
+    labels = np.repeat(np.arange(3), 500)
+    means = np.eye(3) * 4
+    sample = Sample(means[labels] + 0.3 * rng.standard_normal((1500, 3)), labels)
+    moved = means + np.array([[0.5, 0, 0], [0, 0, -0.5], [0, 0.5, 0]])
+    out = gaussian_release(
+        moved, 0.09 * np.eye(3), 10_000, 1.0, 10, sample=sample, spread=0.09 * np.eye(3)
+    )
+    made = features.stand_ins(out)
+    np.testing.assert_array_equal(made.labels, labels)
+    for c in range(3):
+        own = made.features[labels == c]
+        np.testing.assert_allclose(own.mean(0), moved[c], atol=0.05)
+        # the shape stays the public one
+        away = own - sample.features[labels == c]
+        assert away.std(0).max() < 0.02
+
+
+def test_stand_ins_are_wider_where_the_mean_is_in_doubt():
+    """A variance of 2000 draws is known to 3 %; the doubt makes it a multiple."""
+    means = np.zeros((3, 2))
+    out = gaussian_release(means, 0.01 * np.eye(2), 50, 1.0, 11, spread=np.eye(2) / 100)
+    out.features[:] += 0.3 * np.array([[1, -1], [-1, 1], [1, 1]])[out.labels]
+    told = features.moments(out)
+    assert told.uncertainty.min() > 0.01
+    own = features.stand_ins(out)
+    for c in range(3):
+        found = own.features[own.labels == c].var(0)
+        wanted = np.diag(told.covariance) + told.uncertainty[c]
+        np.testing.assert_allclose(found, wanted, rtol=0.2)
+
+
 def test_a_head_that_knows_the_noise_beats_one_that_does_not():
     """Classes that differ along a direction of small clean variance.
 
