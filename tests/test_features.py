@@ -174,6 +174,7 @@ def test_without_noise_nothing_is_proved_and_nothing_is_clipped():
     out = features.release(trunk, records, epsilon=math.inf)
     assert out.guarantee().kind == "none"
     np.testing.assert_array_equal(out.features, trunk(records.images))
+    assert features.stand_ins(out).features is out.features
 
 
 def test_a_trunk_fitted_on_private_records_is_refused():
@@ -513,6 +514,13 @@ def test_a_drawn_trunk_knows_its_classes_and_a_private_head_them_better(digits, 
     for kind in ("linear", "mlp"):
         found = features.fit_head(out, kind, steps=300).evaluate(few)
         assert found.value > zero.value - 0.03
+    narrow = features.narrowed(drawn, 4)
+    images = few.images[:5]
+    np.testing.assert_allclose(narrow(images), drawn(images)[:, :4], atol=1e-5)
+    np.testing.assert_allclose(narrow.centres, drawn.centres[:, :4])
+    assert narrow.bound < drawn.bound
+    with pytest.raises(InputError, match=r"^dimension is 13"):
+        features.narrowed(drawn, 13)
     with pytest.raises(InputError, match=rf"fitted on {len(public)} of these"):
         features.release(drawn, public, epsilon=1.0)
 
