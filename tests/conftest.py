@@ -26,12 +26,16 @@ def pytest_configure(config):
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
+# session fixtures that take long: all tests that ask for one of them run in one process
+SHARED = {"compared": "compared", "interrupted": "compared"}
+
+
 def pytest_collection_modifyitems(items):
     """With -n and --dist loadgroup: what tests share is made in one process only."""
     for item in items:
         shared = item._fixtureinfo.name2fixturedefs
-        if "compared" in shared:
-            item.add_marker(pytest.mark.xdist_group("compared"))
+        if group := next((SHARED[name] for name in SHARED if name in shared), None):
+            item.add_marker(pytest.mark.xdist_group(group))
         elif any(found[-1].scope == "module" for found in shared.values()):
             item.add_marker(pytest.mark.xdist_group(item.module.__name__))
 

@@ -50,7 +50,6 @@ def residual_net(convolution, perturbation=HALF, **options):
 # the compiler's own convolutions are the ones that go wrong where devices are mixed in
 LEARNERS = {
     "supervised": lambda: plain(residual_net("im2col")),
-    "supervised, canonical": lambda: plain(residual_net("canonical")),
     "Strategy II": lambda: plain(residual_net("xla", Multiplicative(0.5))),
     "BatchNorm": lambda: supervised(residual_net("xla", None, norm="batch"), TX),
     "bank": lambda: side_by_side(plain(residual_net("xla")), 2, mapping="vmap"),
@@ -146,7 +145,6 @@ def test_the_clipped_sum_of_eight_devices_equals_a_python_loop(small, engine):
 
 
 PARALLEL = {
-    "plain": (lambda: supervised(residual_net("xla", None), TX), 1),
     "perturbed": (lambda: plain(residual_net("xla")), 1),
     # all slots at once: of a loop over some, the compiler counts one turn
     "DP-SGD": (lambda: private(residual_net("im2col"), microbatch=64), 1),

@@ -98,7 +98,7 @@ def assert_near(found, expected, tolerance=1e-5):
     jax.tree.map(compare, found, expected)
 
 
-def agree(model, shape, tolerance=1e-5, engines=tuple(ENGINES), part=None):
+def agree(model, shape, engines=tuple(ENGINES), tolerance=1e-5, part=None):
     """All engines give the loop's clipped sum and norms for this model."""
     params, records = initial(model, shape), records_of(shape)
     frozen = None
@@ -128,7 +128,9 @@ NETS: dict[str, Any] = {
 
 @pytest.mark.parametrize("net", NETS.values(), ids=NETS)
 def test_every_engine_gives_the_loops_clipped_sum(net):
-    agree(net, RGB)
+    # the other engines do not look at the net: one shows them
+    every = net is NETS["ResNet-8"]
+    agree(net, RGB, tuple(ENGINES) if every else ("bookkeeping",))
 
 
 OTHERS = {
