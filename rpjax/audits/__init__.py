@@ -1,0 +1,13 @@
+"""What can be refuted: lower bounds on epsilon from membership scores, on the host.
+
+Each module states the conditions under which its numbers are bounds. Scores are plain
+arrays of any framework.
+"""
+
+from rpjax.audits.designs import Coins, balanced, independent
+
+__all__ = [
+    "Coins",
+    "balanced",
+    "independent",
+]
