@@ -4,10 +4,12 @@ Each module states the conditions under which its numbers are bounds. Scores are
 arrays of any framework.
 """
 
+from rpjax.audits import one_run
 from rpjax.audits.designs import Coins, balanced, independent
 
 __all__ = [
     "Coins",
     "balanced",
     "independent",
+    "one_run",
 ]
