@@ -4,12 +4,13 @@ Each module states the conditions under which its numbers are bounds. Scores are
 arrays of any framework.
 """
 
-from rpjax.audits import one_run
+from rpjax.audits import f_dp, one_run
 from rpjax.audits.designs import Coins, balanced, independent
 
 __all__ = [
     "Coins",
     "balanced",
+    "f_dp",
     "independent",
     "one_run",
 ]
