@@ -7,6 +7,7 @@ its guarantee, and attacked. Importing rpjax touches no device.
 
 from rpjax import (
     attacks,
+    audits,
     data,
     distributed,
     dpsgd,
@@ -51,6 +52,7 @@ __all__ = [
     "__version__",
     "answers",
     "attacks",
+    "audits",
     "averaged",
     "data",
     "distributed",
