@@ -2,6 +2,12 @@
 
 from rpjax.attacks.attack import Asked, Attack, Exposure, run
 from rpjax.attacks.baselines import CONFIDENCE, LOSS, MODIFIED_ENTROPY
+from rpjax.attacks.likelihood import (
+    leave_one_out,
+    lira,
+    lira_leave_one_out,
+    not_normal,
+)
 from rpjax.attacks.salem import SALEM
 from rpjax.attacks.shadows import Bank, ask_target, shadows
 from rpjax.data.records import Records
@@ -35,6 +41,10 @@ __all__ = [
     "Exposure",
     "ask_target",
     "expose",
+    "leave_one_out",
+    "lira",
+    "lira_leave_one_out",
+    "not_normal",
     "run",
     "shadows",
 ]
