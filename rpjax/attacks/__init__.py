@@ -8,6 +8,7 @@ from rpjax.attacks.likelihood import (
     lira_leave_one_out,
     not_normal,
 )
+from rpjax.attacks.ratio import base, difficulty_calibrated, population_quantile, rmia
 from rpjax.attacks.salem import SALEM
 from rpjax.attacks.shadows import Bank, ask_target, shadows
 from rpjax.data.records import Records
@@ -40,11 +41,15 @@ __all__ = [
     "Bank",
     "Exposure",
     "ask_target",
+    "base",
+    "difficulty_calibrated",
     "expose",
     "leave_one_out",
     "lira",
     "lira_leave_one_out",
     "not_normal",
+    "population_quantile",
+    "rmia",
     "run",
     "shadows",
 ]
