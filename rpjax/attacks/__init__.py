@@ -8,6 +8,13 @@ from rpjax.attacks.likelihood import (
     lira_leave_one_out,
     not_normal,
 )
+from rpjax.attacks.noise_aware import (
+    ensemble_lira,
+    joint_lira,
+    sensitivity,
+    smoothed_probit,
+    vector_lira,
+)
 from rpjax.attacks.ratio import base, difficulty_calibrated, population_quantile, rmia
 from rpjax.attacks.salem import SALEM
 from rpjax.attacks.shadows import Bank, ask_target, shadows
@@ -43,7 +50,9 @@ __all__ = [
     "ask_target",
     "base",
     "difficulty_calibrated",
+    "ensemble_lira",
     "expose",
+    "joint_lira",
     "leave_one_out",
     "lira",
     "lira_leave_one_out",
@@ -51,5 +60,8 @@ __all__ = [
     "population_quantile",
     "rmia",
     "run",
+    "sensitivity",
     "shadows",
+    "smoothed_probit",
+    "vector_lira",
 ]
