@@ -2,6 +2,7 @@
 
 from rpjax.attacks.attack import Asked, Attack, Exposure, run
 from rpjax.attacks.baselines import CONFIDENCE, LOSS, MODIFIED_ENTROPY
+from rpjax.attacks.label_only import correctness_lira
 from rpjax.attacks.likelihood import (
     leave_one_out,
     lira,
@@ -49,6 +50,7 @@ __all__ = [
     "Exposure",
     "ask_target",
     "base",
+    "correctness_lira",
     "difficulty_calibrated",
     "ensemble_lira",
     "expose",
