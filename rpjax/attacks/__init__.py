@@ -19,6 +19,7 @@ from rpjax.attacks.noise_aware import (
 from rpjax.attacks.ratio import base, difficulty_calibrated, population_quantile, rmia
 from rpjax.attacks.salem import SALEM
 from rpjax.attacks.shadows import Bank, ask_target, shadows
+from rpjax.attacks.vulnerability import Exposed, effect_sizes, most_exposed
 from rpjax.data.records import Records
 from rpjax.training import Query, Run
 
@@ -47,17 +48,20 @@ __all__ = [
     "Asked",
     "Attack",
     "Bank",
+    "Exposed",
     "Exposure",
     "ask_target",
     "base",
     "correctness_lira",
     "difficulty_calibrated",
+    "effect_sizes",
     "ensemble_lira",
     "expose",
     "joint_lira",
     "leave_one_out",
     "lira",
     "lira_leave_one_out",
+    "most_exposed",
     "not_normal",
     "population_quantile",
     "rmia",
