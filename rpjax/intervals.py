@@ -4,7 +4,7 @@ Every number here comes from counts or scores and leaves with an interval, the n
 records behind it and the name of the method. The randomness that the intervals cover is
 that of the records drawn; the trained model, and so the threshold or the predictions it
 gives, is taken as fixed. Several models attacked together need a resampling of models
-as well.
+as well (`rpjax.resampling`).
 """
 
 import dataclasses
@@ -164,6 +164,46 @@ def balanced_accuracy(
     )
     value, low, high = ((1 + x) / 2 for x in (gap.value, gap.low, gap.high))
     return Estimate(value, low, high, gap.n, confidence, gap.method)
+
+
+def precision(
+    true_positives: Count,
+    members: Count,
+    false_positives: Count,
+    nonmembers: Count,
+    prior: float,
+    confidence: float = 0.95,
+) -> Estimate | None:
+    """Share of true members among those said to be, where a share `prior` are members.
+
+    ``prior TPR / (prior TPR + (1 - prior) FPR)``, the positive predictive value. The
+    interval joins the Clopper-Pearson intervals of the two rates, each of half the
+    error. None where nobody is said to be a member.
+
+    >>> print(precision(20, 100, 2, 1000, prior=0.01))
+    50.3 % [12.8, 94.9]
+    """
+    _check_counts(true_positives, members, "true_positives", "members")
+    _check_counts(false_positives, nonmembers, "false_positives", "nonmembers")
+    if not 0 < prior < 1:
+        raise InputError(f"prior = {prior!r}: must lie strictly in (0, 1)")
+    if true_positives + false_positives == 0:
+        return None
+    each = (1 + confidence) / 2
+    right = clopper_pearson(true_positives, members, each)
+    wrong = clopper_pearson(false_positives, nonmembers, each)
+
+    def share(tpr: float, fpr: float) -> float:
+        return float(prior * tpr / (prior * tpr + (1 - prior) * fpr))
+
+    return Estimate(
+        share(right.value, wrong.value),
+        share(right.low, wrong.high),
+        share(right.high, wrong.low),
+        int(members + nonmembers),
+        confidence,
+        "Clopper-Pearson of both rates",
+    )
 
 
 def _beta_interval(

@@ -9,6 +9,7 @@ from rpjax.attacks import signals
 
 P = np.log([[0.7, 0.2, 0.1]])
 SCORES = (signals.loss, signals.confidence, signals.modified_entropy)
+MARGINS = (signals.logit, signals.hinge)
 
 
 def log_softmax(logits):
@@ -50,6 +51,62 @@ def test_loss_is_the_log_probability_of_the_label():
     np.testing.assert_allclose(
         signals.loss(np.repeat(P, 3, 0), np.arange(3)), np.log([0.7, 0.2, 0.1])
     )
+
+
+def test_logit_and_hinge_have_the_published_check_values():
+    logits = np.array([[2.0, 0.5, -1.0]])
+    for signal, expected in ((signals.logit, 1.298587), (signals.hinge, 1.5)):
+        for constant in (0.0, 40.0):  # log-probabilities and logits alike
+            found = signal(logits + constant, np.array([0]))
+            np.testing.assert_allclose(found, [expected], atol=5e-7)
+
+
+def test_two_draws_have_the_published_means():
+    draws = np.log([[[0.9, 0.05, 0.05], [0.5, 0.3, 0.2]]])
+    label = np.array([0])
+    np.testing.assert_allclose(signals.prob_mean(draws, label), [0.847298], atol=5e-7)
+    np.testing.assert_allclose(signals.logit_mean(draws, label), [1.098612], atol=5e-7)
+
+
+def test_a_mean_over_one_draw_or_equal_draws_is_the_logit(answers):
+    log_probs, labels = answers
+    expected = signals.logit(log_probs, labels)
+    for draws in (1, 3):
+        many = np.repeat(log_probs[:, None], draws, 1)
+        for mean in (signals.prob_mean, signals.logit_mean):
+            np.testing.assert_allclose(mean(many, labels), expected, rtol=1e-9)
+
+
+def test_margins_labels_and_temperatures_follow_their_formulas(answers):
+    log_probs, labels = answers
+    p, rows = np.exp(log_probs), np.arange(len(labels))
+    right = p[rows, labels]
+    expected = np.log(right / (1 - right))
+    np.testing.assert_allclose(signals.logit(log_probs, labels), expected, rtol=1e-9)
+    others = np.where(np.arange(5) == labels[:, None], 0, p).max(1)
+    np.testing.assert_allclose(
+        signals.hinge(log_probs, labels), np.log(right / others), rtol=1e-9, atol=1e-12
+    )
+    np.testing.assert_array_equal(
+        signals.correct(log_probs, labels), 1.0 * (right > others)
+    )
+    warm = p**0.5 / (p**0.5).sum(1, keepdims=True)
+    np.testing.assert_allclose(
+        signals.tempered_loss(log_probs, labels), np.log(warm[rows, labels]), rtol=1e-9
+    )
+
+
+def test_signals_of_many_models_and_queries_are_those_of_each_answer():
+    rng = np.random.default_rng(1)
+    log_probs = log_softmax(rng.normal(size=(2, 7, 3, 4)))
+    labels = rng.integers(0, 4, 7)
+    for signal in (*SCORES, *MARGINS, signals.correct):
+        found = signals.of_models(signal, log_probs, labels)
+        assert found.shape == (2, 7, 3)
+        for model in range(2):
+            for query in range(3):
+                own = signal(log_probs[model, :, query], labels)
+                np.testing.assert_array_equal(found[model, :, query], own)
 
 
 def naive_modified_entropy(p, label):
@@ -117,6 +174,16 @@ def test_scores_are_exact_where_one_less_the_probability_underflows(gap, label):
     np.testing.assert_allclose(found, exactly(gap, label), rtol=1e-5)
 
 
+@pytest.mark.parametrize("gap", [10, 30, 100, 300])
+def test_the_logit_is_exact_where_one_less_the_probability_underflows(gap):
+    """And rises with no end, where a guard of 1e-45 would stop it at 103."""
+    log_probs = in_float32([[gap, 0, 0]])
+    right, wrong = (signals.logit(log_probs, np.array([y]))[0] for y in (0, 1))
+    assert right == pytest.approx(gap - np.log(2), rel=1e-6)
+    assert wrong == pytest.approx(-np.logaddexp(gap, 0), rel=1e-6)
+    assert signals.hinge(log_probs, np.array([0]))[0] == pytest.approx(gap, rel=1e-6)
+
+
 def test_scores_tell_apart_records_that_float32_calls_certain():
     """Ever surer of the right label: every score rises; of a wrong one: two fall."""
     gaps = np.arange(2.0, 300.0)
@@ -142,7 +209,9 @@ def test_impossible_classes_give_finite_scores_in_the_right_order():
     labels = np.zeros(4, int)
     for score in SCORES:
         assert np.isfinite(score(log_probs, labels)).all(), score.__name__
-    for score in (signals.loss, signals.modified_entropy):
+    for score in MARGINS:
+        assert np.isfinite(score(log_probs, labels)).all(), score.__name__
+    for score in (signals.loss, signals.modified_entropy, *MARGINS):
         assert (np.diff(score(log_probs, labels)) < 0).all(), score.__name__
     confidence = signals.confidence(log_probs, labels)
     assert confidence[0] == confidence[3] > confidence[1] > confidence[2]

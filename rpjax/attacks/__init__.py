@@ -2,8 +2,24 @@
 
 from rpjax.attacks.attack import Asked, Attack, Exposure, run
 from rpjax.attacks.baselines import CONFIDENCE, LOSS, MODIFIED_ENTROPY
+from rpjax.attacks.label_only import correctness_lira
+from rpjax.attacks.likelihood import (
+    leave_one_out,
+    lira,
+    lira_leave_one_out,
+    not_normal,
+)
+from rpjax.attacks.noise_aware import (
+    ensemble_lira,
+    joint_lira,
+    sensitivity,
+    smoothed_probit,
+    vector_lira,
+)
+from rpjax.attacks.ratio import base, difficulty_calibrated, population_quantile, rmia
 from rpjax.attacks.salem import SALEM
 from rpjax.attacks.shadows import Bank, ask_target, shadows
+from rpjax.attacks.vulnerability import Exposed, effect_sizes, most_exposed
 from rpjax.data.records import Records
 from rpjax.training import Query, Run
 
@@ -32,9 +48,26 @@ __all__ = [
     "Asked",
     "Attack",
     "Bank",
+    "Exposed",
     "Exposure",
     "ask_target",
+    "base",
+    "correctness_lira",
+    "difficulty_calibrated",
+    "effect_sizes",
+    "ensemble_lira",
     "expose",
+    "joint_lira",
+    "leave_one_out",
+    "lira",
+    "lira_leave_one_out",
+    "most_exposed",
+    "not_normal",
+    "population_quantile",
+    "rmia",
     "run",
+    "sensitivity",
     "shadows",
+    "smoothed_probit",
+    "vector_lira",
 ]
