@@ -60,6 +60,12 @@ def test_what_is_no_table_of_coins_is_refused(call, field, unchecked):
 # ----------------------------------------------------- coins that cannot be audited
 
 
+def test_more_models_leave_the_first_ones_coins_as_they_were():
+    for draw in (balanced, independent):
+        few, many = (draw(models, 30, seed=5).inside for models in (6, 16))
+        np.testing.assert_array_equal(many[:6], few)
+
+
 def nearly_balanced():
     """Seven models or eight of fifteen for each canary: balanced, as far as it goes."""
     order = np.random.default_rng(0).random((15, 400))

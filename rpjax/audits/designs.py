@@ -44,6 +44,9 @@ class Coins:
 def balanced(models: int, canaries: int, seed: int) -> Coins:
     """Coins for calibration (set A): each canary is in exactly half of the models.
 
+    The first models' coins are the same however many models follow; so are those of
+    `independent`.
+
     Raises:
         InputError: an odd number of models, or fewer than two; no canary.
 
@@ -55,9 +58,10 @@ def balanced(models: int, canaries: int, seed: int) -> Coins:
     checks.whole("seed", seed, 0)
     if models % 2:
         raise InputError(f"models = {models}: must be even for a balanced design")
-    order = np.random.default_rng([seed, 0xA]).random((models, canaries))
-    ranks = order.argsort(axis=0).argsort(axis=0)
-    return Coins(ranks < models // 2, "balanced", seed)
+    first = np.random.default_rng([seed, 0xA]).random((models // 2, canaries)) < 0.5
+    # two and two are each other's opposite, so that more models only add to these
+    inside = np.stack([first, ~first], axis=1).reshape(models, canaries)
+    return Coins(inside, "balanced", seed)
 
 
 def independent(models: int, canaries: int, seed: int) -> Coins:
