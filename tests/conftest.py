@@ -30,8 +30,12 @@ def pytest_configure(config):
 SHARED = {"compared": "compared", "interrupted": "compared"}
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """With -n and --dist loadgroup: what tests share is made in one process only."""
+    """With -n and --dist loadgroup: what tests share is made in one process only.
+
+    First, since xdist notes the groups in a hook of this name.
+    """
     for item in items:
         shared = item._fixtureinfo.name2fixturedefs
         if group := next((SHARED[name] for name in SHARED if name in shared), None):
