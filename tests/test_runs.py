@@ -15,7 +15,7 @@ from tiny_experiment import FLAGS, experiment, rpjax
 
 from rpjax.errors import InputError
 from rpjax.experiments import ExperimentConfig, RunFolder
-from rpjax.experiments.runs import write_json, write_text
+from rpjax.files import write_json, write_text
 from rpjax.training.checkpoints import Checkpoints
 
 pytest_plugins = ["tiny_experiment"]

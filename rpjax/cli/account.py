@@ -11,8 +11,8 @@ from rpjax.experiments.checks import check
 from rpjax.experiments.config import to_be_released
 from rpjax.experiments.methods import Plan, plan
 from rpjax.experiments.presets import COMMON, MNIST, NATURAL, fill
-from rpjax.experiments.runs import write_json
 from rpjax.experiments.targets import check_target, needed
+from rpjax.files import write_json
 from rpjax.privacy.documents import document
 from rpjax.report.tables import incomparable
 

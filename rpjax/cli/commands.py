@@ -29,7 +29,7 @@ from rpjax.experiments import (
 )
 from rpjax.experiments.config import METHODS, Method, to_be_released
 from rpjax.experiments.recipes import Recipe
-from rpjax.experiments.runs import write_text
+from rpjax.files import write_text
 from rpjax.verification import CHECKS, Check, verify
 
 Flat = tyro.conf.OmitArgPrefixes

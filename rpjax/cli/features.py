@@ -11,10 +11,10 @@ from rich.table import Table
 
 from rpjax.data import load
 from rpjax.experiments.environment import device, versions
-from rpjax.experiments.runs import write_json
 from rpjax.features import EPSILONS, curve, trunk_named
 from rpjax.features.accuracy import Name
 from rpjax.features.heads import Kind
+from rpjax.files import write_json
 
 SCHEMA = "rpjax.features/1"
 

@@ -8,8 +8,6 @@ where they are, whatever is replaced.
 """
 
 import json
-import os
-import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -27,6 +25,7 @@ from rpjax.experiments.config import (
     from_yaml,
     to_yaml,
 )
+from rpjax.files import write_arrays, write_json, write_text
 from rpjax.privacy.documents import document
 
 MARK = "# the configuration of an rpjax run\n"
@@ -135,10 +134,7 @@ class RunFolder:
         self, name: str, part: dict[str, Any], arrays: dict[str, np.ndarray]
     ) -> None:
         (self.path / "methods").mkdir(exist_ok=True)
-        file = self.path / "methods" / f"{name}.npz"
-        temporary = file.with_suffix(".tmp.npz")
-        np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
-        os.replace(temporary, file)
+        write_arrays(self.path / "methods" / f"{name}.npz", arrays)
         write_json(self.path / "methods" / f"{name}.json", part)
 
     def _clear(self) -> None:
@@ -160,18 +156,3 @@ def read_config(file: Path, base: ExperimentConfig | None = None) -> ExperimentC
     except UnicodeDecodeError as error:
         raise InputError(f"config is {file}; it is not a text file") from error
     return config
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON all at once; NaN and infinity are refused."""
-    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
-    # a list of numbers takes one line
-    text = re.sub(r"\[[-+\d.e,\s]+\]", lambda m: " ".join(m[0].split()), text)
-    write_text(path, text + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file all at once."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)

@@ -28,7 +28,8 @@ from rpjax.experiments.config import (
     from_yaml,
     to_yaml,
 )
-from rpjax.experiments.runs import read_config, write_json, write_text
+from rpjax.experiments.runs import read_config
+from rpjax.files import write_json, write_text
 
 SCHEMA = "rpjax.sweep/1"
 MANIFEST = "sweep.yaml"
