@@ -9,6 +9,10 @@ from typing import Any
 from jaxtyping import Array, Bool, Float, Int, Key, UInt8
 
 PRNGKey = Key[Array, ""]
+MemberKeys = Key[Array, " m"]
+"""One root key for each member of the leading axis."""
+RootKey = PRNGKey | MemberKeys
+"""One root key, from which those of all members follow; or one for each of them."""
 RecordKeys = Key[Array, " b"]
 RecordIds = Int[Array, " b"]
 Images = UInt8[Array, "b h w c"]

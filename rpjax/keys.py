@@ -12,13 +12,14 @@ a run is to be repeated.
 
 import hashlib
 import secrets
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, UInt32
+from jaxtyping import Array, Float, Int, UInt32
 
-from rpjax.annotations import PRNGKey, RecordIds, RecordKeys
+from rpjax.annotations import MemberKeys, PRNGKey, RecordIds, RecordKeys, RootKey
 from rpjax.draws import fold_in, standard_normal
 
 DOMAINS = (
@@ -40,6 +41,13 @@ DOMAINS = (
 def root(seed: int) -> PRNGKey:
     """The root key of a run."""
     return jax.random.key(seed)
+
+
+def roots(seeds: int | Sequence[int]) -> RootKey:
+    """The root key of a run; with several seeds, that of each run beside the others."""
+    if isinstance(seeds, int | np.integer):
+        return root(int(seeds))
+    return jnp.stack([root(int(seed)) for seed in seeds])
 
 
 def domain(key: PRNGKey, name: str) -> PRNGKey:
@@ -75,11 +83,18 @@ def member(key: PRNGKey, index: int | Array) -> PRNGKey:
     return fold_in(domain(key, "member"), index)
 
 
-def members(key: PRNGKey, shape: tuple[int, ...]) -> Array:
+def own(key: RootKey, numbers: Int[Array, " m"]) -> MemberKeys:
+    """Each member's root key: its own where `key` holds one a member, or from `key`."""
+    if key.ndim:
+        return key
+    return jax.vmap(lambda i: member(key, i))(numbers)
+
+
+def members(key: RootKey, shape: tuple[int, ...]) -> Array:
     """Root keys for a nest of member axes; ``members(key, ())`` is `key` itself."""
     if not shape:
         return key
-    outer = jax.vmap(lambda i: member(key, i))(jnp.arange(shape[0]))
+    outer = own(key, jnp.arange(shape[0]))
     return jax.vmap(lambda k: members(k, shape[1:]))(outer)
 
 

@@ -24,7 +24,10 @@ class Sampler(NamedTuple):
     records, batch_size: the population, and the expected size of a batch.
     capacity: slots in a batch; unused ones are marked invalid.
     block: steps in one block.
-    draw: (key, number of the block) -> positions (block, capacity) and valid, likewise.
+    draw: (key, number of the block, own) -> positions (block, capacity) and valid,
+        likewise. own: how many records a member has, where members differ: it draws
+        from the first so many positions, and its batches do not depend on how many the
+        others have. Left out, it has all.
     """
 
     kind: Literal["shuffled", "poisson"]
@@ -33,7 +36,7 @@ class Sampler(NamedTuple):
     capacity: int
     block: int
     draw: Callable[
-        [PRNGKey, Int[Array, ""]],
+        [PRNGKey, Int[Array, ""], Int[Array, ""] | None],
         tuple[Int[Array, "block capacity"], Bool[Array, "block capacity"]],
     ]
 
@@ -42,17 +45,38 @@ class Sampler(NamedTuple):
         return -(-steps // self.block) if self.kind == "shuffled" else None
 
 
-def shuffled(records: int, batch_size: int) -> Sampler:
-    """Each epoch a fresh uniform order, cut into full batches; the rest sits out."""
-    _check(records, batch_size)
-    block = records // batch_size
+def shuffled(records: int, batch_size: int, least: int | None = None) -> Sampler:
+    """Each epoch a fresh uniform order, cut into full batches; the rest sits out.
+
+    least: records of the member that has fewest, where they differ. Then nobody sits
+        out: a member's epochs follow each other without a gap, each of its own length,
+        and a block is as many steps as the shortest takes.
+    """
+    least = records if least is None else least
+    _check(least, batch_size)
+    block = least // batch_size
+
+    def order(
+        key: PRNGKey, epoch: Int[Array, ""], own: Int[Array, ""] | None
+    ) -> Int[Array, " records"]:
+        drawn = jax.random.permutation(
+            keys.at_step(keys.domain(key, "order"), epoch), records
+        )
+        # those of one's own first, in the same order
+        return drawn if own is None else drawn[jnp.argsort(drawn >= own, stable=True)]
 
     def draw(
-        key: PRNGKey, epoch: Int[Array, ""]
+        key: PRNGKey, epoch: Int[Array, ""], own: Int[Array, ""] | None = None
     ) -> tuple[Int[Array, "block capacity"], Bool[Array, "block capacity"]]:
-        order_key = keys.at_step(keys.domain(key, "order"), epoch)
-        order = jax.random.permutation(order_key, records)[: block * batch_size]
-        positions = order.reshape(block, batch_size)
+        if own is None:
+            positions = order(key, epoch, None)[: block * batch_size]
+        else:
+            # no block is longer than anybody's epoch, so it meets two at most
+            place = epoch * block * batch_size + jnp.arange(block * batch_size)
+            first = place[0] // own
+            two = jnp.stack([order(key, first + i, own) for i in range(2)])
+            positions = two[place // own - first, place % own]
+        positions = positions.reshape(block, batch_size)
         return positions, jnp.ones(positions.shape, bool)
 
     return Sampler("shuffled", records, batch_size, batch_size, block, draw)
@@ -83,14 +107,12 @@ def poisson(records: int, batch_size: int, capacity: int, block: int = 32) -> Sa
         return jnp.minimum(positions, records - 1), -negated < probability
 
     def draw(
-        key: PRNGKey, number: Int[Array, ""]
+        key: PRNGKey, number: Int[Array, ""], own: Int[Array, ""] | None = None
     ) -> tuple[Int[Array, "block capacity"], Bool[Array, "block capacity"]]:
         sampling_key = keys.domain(key, "sampling")
         steps = number * block + jnp.arange(block)
-        drawn: tuple[Array, Array] = jax.lax.map(
-            lambda step: one(sampling_key, step), steps
-        )
-        return drawn
+        positions, valid = jax.lax.map(lambda step: one(sampling_key, step), steps)
+        return positions, valid if own is None else valid & (positions < own)
 
     return Sampler("poisson", records, batch_size, capacity, block, draw)
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from rpjax import keys as rp_keys
-from rpjax.annotations import PRNGKey
+from rpjax.annotations import MemberKeys, PRNGKey, RootKey
 from rpjax.errors import InputError
 from rpjax.learners.base import Batch, Implementation, Info, Learner, State
 from rpjax.learners.networks import Combine, Mapping, combined, over_members
@@ -69,7 +69,8 @@ def side_by_side(
 
     Every leaf of the state and of a batch has a leading axis of `members`, and so have
     the predictions. Member i does exactly what `learner` does with ``keys.member(key,
-    i)``. Shadow models and sweeps over seeds are this.
+    i)``; with a root key for each member (``fit(..., seed=[4, 7])``), what `learner`
+    does with that key. Shadow models and sweeps over seeds are this.
     """
     _check(members)
     return _members(learner, members, mapping, 0)
@@ -84,16 +85,16 @@ def _members(
     def numbers() -> Array:
         return first + jnp.arange(count)
 
-    def roots(key: PRNGKey) -> Array:
-        return jax.vmap(lambda i: rp_keys.member(key, i))(numbers())
+    def roots(key: RootKey) -> MemberKeys:
+        return rp_keys.own(key, numbers())
 
-    def init(key: PRNGKey, images: Array) -> State:
+    def init(key: RootKey, images: Array) -> State:
         # one program for all, whatever the mapping: initialisation is run just once
         state: State = jax.vmap(lambda k: learner.init(k, images))(roots(key))
         return state
 
     def step(
-        key: PRNGKey, state: State, batch: Batch, axis: str | None = None
+        key: RootKey, state: State, batch: Batch, axis: str | None = None
     ) -> tuple[State, Info]:
         def one(key: PRNGKey, state: State, batch: Batch) -> tuple[State, Info]:
             return learner.step(key, state, batch, axis)
@@ -102,13 +103,12 @@ def _members(
         return after
 
     def predict(
-        key: PRNGKey, state: State, images: Array, ids: Array, noise: bool = True
+        key: RootKey, state: State, images: Array, ids: Array, noise: bool = True
     ) -> Array:
-        def one(index: Array, state: State) -> Array:
-            own = rp_keys.member(key, index)
-            return learner.predict(own, state, images, ids, noise)
+        def one(key: PRNGKey, state: State) -> Array:
+            return learner.predict(key, state, images, ids, noise)
 
-        return over(one, numbers(), state)
+        return over(one, roots(key), state)
 
     return Learner(
         init=init,

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -14,6 +14,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
 
 from rpjax import keys as rp_keys
+from rpjax.annotations import PRNGKey, RootKey
 from rpjax.data.records import Records
 from rpjax.errors import InputError
 from rpjax.learners import Learner, State
@@ -60,37 +61,67 @@ def answers(
     state: State,
     records: Records,
     query: Query | None = None,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
     batch_size: int = 256,
     devices: Devices = None,
 ) -> Float[np.ndarray, "... n k"]:
     """Log-probabilities of each record, with the learner's member axes in front.
 
     A record's noise comes from `seed`, the draw's number and its id, so an answer does
-    not depend on which other records are asked, nor on the devices. All batches are
+    not depend on which other records are asked, nor on the devices. A seed for each
+    member asks each as a run of its own would be asked. All batches are
     padded to `batch_size`, since compiled arithmetic may differ in the last bits
     between shapes: a record's answer is the same, bit for bit, alone and among others.
     devices: see `rpjax.training.devices.layout`.
+    """
+    drawn = answers_by_draw(
+        *(learner, state, records, query, seed), batch_size=batch_size, devices=devices
+    )
+    pooled: np.ndarray = scipy.special.logsumexp(drawn, 0) - math.log(len(drawn))
+    return pooled
+
+
+def answers_by_draw(
+    learner: Learner,
+    state: State,
+    records: Records,
+    query: Query | None = None,
+    seed: int | Sequence[int] = 0,
+    batch_size: int = 256,
+    devices: Devices = None,
+    first: int = 0,
+) -> Float[np.ndarray, "draws ... n k"]:
+    """As `answers`, with each draw of the noise for itself; one where there is none.
+
+    first: number of the first draw, for draws that are to be independent of others.
     """
     query = query or Query()
     draws = query.draws if query.noise and learner.mechanism.noisy else 1
     where = layout(devices, learner.members, 0)
     slots = -(-batch_size // where.data) * where.data
-    root = rp_keys.domain(rp_keys.root(seed), "query")
-    impl = programs.impl_of(root)
+    roots = rp_keys.roots(seed)
+    impl = programs.impl_of(roots)
     ask = _compiled(learner, where, query.noise, impl)
     words = [
-        where.put(jax.random.key_data(rp_keys.at_step(root, draw)))
-        for draw in range(draws)
+        where.put(jax.random.key_data(_drawing(roots, draw)))
+        for draw in range(first, first + draws)
     ]
     state = _placed(state, where)
     parts = []
     for batch in _batches(records, slots):
         asked = where.put(batch, P(where.axis))
-        log_probs = [where.fetch(ask(word, state, *asked)) for word in words]
-        parts.append(scipy.special.logsumexp(np.stack(log_probs), 0) - math.log(draws))
+        parts.append(np.stack([where.fetch(ask(w, state, *asked)) for w in words]))
     joined = np.concatenate(parts, axis=-2)
     return joined[..., : len(records), :]
+
+
+def _drawing(roots: RootKey, draw: int) -> RootKey:
+    """The key of one draw: of one root key, or of each member's."""
+
+    def one(root: PRNGKey) -> PRNGKey:
+        return rp_keys.at_step(rp_keys.domain(root, "query"), draw)
+
+    return jax.vmap(one)(roots) if roots.ndim else one(roots)
 
 
 def _placed(state: State, where: Layout) -> State:
@@ -113,7 +144,7 @@ def _compiled(
     """One compiled program per learner, for every call of `answers`."""
 
     def logits(words: Array, state: State, images: Array, ids: Array) -> Array:
-        local, key = where.local(learner), programs.key_of(words, impl)
+        local, key = where.local(learner), programs.root_of(words, impl, where)
         answer = local.predict(key, state, images, ids, noise)
         return jnp.moveaxis(answer, -2, 0)  # records first, whatever members follow
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
-from rpjax.annotations import PRNGKey
+from rpjax.annotations import RootKey
 from rpjax.data.records import Records
 from rpjax.data.sampling import Sampler
 from rpjax.learners import Implementation, Learner, State
@@ -39,7 +39,7 @@ class Feed(ABC):
         table: Int[np.ndarray, "... n"],
         sampler: Sampler,
         layout: Layout,
-        root: PRNGKey,
+        root: RootKey,
         clock: Clock,
     ) -> None:
         self.learner, self.sampler, self.layout = learner, sampler, layout
@@ -48,6 +48,11 @@ class Feed(ABC):
         self.root = layout.put(jax.random.key_data(root))
         self.sample = layout.put(records.images[:1])
         self.table = layout.put(table, layout.member_spec())
+        counts = (table >= 0).sum(-1).astype(np.int32)
+        # None, and another program, where all have as many records as the sampler
+        self.own = None
+        if counts.min() < sampler.records:
+            self.own = layout.put(counts, layout.member_spec())
         self.block = -1
 
     def first_state(self) -> State:
@@ -107,13 +112,14 @@ class Feed(ABC):
         impl, words = programs.impl_of(keys), jax.random.key_data(keys)
         self.words = self.layout.put(words, self.layout.member_spec())
         draw = programs.planned(self.learner, self.sampler, self.layout, impl)
-        lowered = self.clock.lowered(draw, self.words, np.int32(0))
+        lowered = self.clock.lowered(draw, self.words, np.int32(0), self.own)
         self.draw = self.clock.compile(lowered)
         self._open(0)
 
     def _open(self, block: int) -> None:
         if block != self.block:
-            self.plan, self.block = self.draw(self.words, np.int32(block)), block
+            self.plan = self.draw(self.words, np.int32(block), self.own)
+            self.block = block
 
 
 class Resident(Feed):
@@ -126,7 +132,7 @@ class Resident(Feed):
         table: Int[np.ndarray, "... n"],
         sampler: Sampler,
         layout: Layout,
-        root: PRNGKey,
+        root: RootKey,
         clock: Clock,
     ) -> None:
         super().__init__(learner, records, table, sampler, layout, root, clock)

@@ -48,7 +48,7 @@ def fit(
     batch_size: int,
     steps: int | None = None,
     epochs: float | None = None,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
     noise_seed: NoiseSeed = "secret",
     lists: Int[np.ndarray, "... n"] | None = None,
     devices: Devices = None,
@@ -63,12 +63,14 @@ def fit(
 
     records: in memory, or stored (`StoredRecords`): then decoded as they are needed.
     steps or epochs: how long; an epoch sees every record once, on average.
-    batch_size: records in a step, expected ones under Poisson sampling (DP-SGD).
-    seed: the run is a function of it, except for noise that a guarantee rests on.
+    batch_size: records in a step, expected ones under Poisson sampling (DP-SGD); of
+        members with shorter lists than others', in proportion.
+    seed: the run is a function of it, except for noise that a guarantee rests on. A
+        seed for each of the learner's members trains each as a run of its own would be.
     noise_seed: where that noise comes from: "secret" bits from the operating system, or
         "fixed", from `seed`, for a reproduction; the guarantee says which.
     lists: positions of each member's own training records, (members, n), or (n,) for
-        all; None is every record.
+        all; None is every record. A member with fewer than n has -1 in the rest.
     devices: how many, or the sizes of the mesh axes "member" and "data"
         (`rpjax.training.devices.layout`); None is one, or all of several processes.
     workers: processes that decode stored records; 0 is threads of this process. With
@@ -92,7 +94,8 @@ def fit(
         # a record's id is its identity: its noise, its participations, its protection
         raise InputError("records holds an id twice; give every record its own")
     table = _table(lists, len(records), learner.members)
-    sampler = sampler_for(learner, table.shape[-1], batch_size)
+    least = int((table >= 0).sum(-1).min())
+    sampler = sampler_for(learner, table.shape[-1], batch_size, least)
     steps = step_count(sampler, steps, epochs)
     meter = None
     if budget is not None and earlier:
@@ -107,7 +110,8 @@ def fit(
     where = layout(devices, learner.members, split_slots(sampler))
     clock = Clock()
 
-    root = rp_keys.root(seed)
+    seed = _seed(seed, learner.members)
+    root = rp_keys.roots(seed)
     feed: Resident | Streamed
     if isinstance(records, StoredRecords):
         feed = Streamed(
@@ -199,10 +203,16 @@ def fit(
     )
 
 
-def sampler_for(learner: Learner, records: int, batch_size: int) -> Sampler:
-    """Poisson batches for DP-SGD, in slots enough; shuffled epochs for all others."""
+def sampler_for(
+    learner: Learner, records: int, batch_size: int, least: int | None = None
+) -> Sampler:
+    """Poisson batches for DP-SGD, in slots enough; shuffled epochs for all others.
+
+    least: records of the member that has fewest, where they differ. Poisson's
+    probability is that of `records`: how many a member has stays its secret.
+    """
     if learner.mechanism.kind != "dpsgd":
-        return shuffled(records, batch_size)
+        return shuffled(records, batch_size, least)
     if learner.mechanism.batch_size != batch_size:
         raise InputError(
             f"batch_size is {batch_size}; the DP-SGD learner divides by "
@@ -214,6 +224,12 @@ def sampler_for(learner: Learner, records: int, batch_size: int) -> Sampler:
             f"training records = {records}"
         )
     if learner.mechanism.sampling == "shuffled":
+        if least is not None and least < records:
+            raise InputError(
+                f"lists holds {least} positions for one member and {records} for "
+                "another; DP-SGD in shuffled epochs is accounted for members with as "
+                "many records each: fill the lists, or let records come by coins"
+            )
         return shuffled(records, batch_size)
     return poisson(records, batch_size, poisson_slots(records, batch_size))
 
@@ -246,15 +262,36 @@ def _table(lists: Any, records: int, members: tuple[int, ...]) -> np.ndarray:
             f"lists has shape {lists.shape}; its leading axes must be those of the "
             f"members {members}"
         )
-    if not lists.size or lists.min() < 0 or lists.max() >= records:
-        raise InputError(f"lists must hold positions from 0 to {records - 1}")
+    if not lists.size or lists.min() < -1 or lists.max() >= records:
+        raise InputError(
+            f"lists must hold positions from 0 to {records - 1}, or -1 for none"
+        )
+    if (lists[..., 0] < 0).any() or (
+        (lists[..., 1:] >= 0) > (lists[..., :-1] >= 0)
+    ).any():
+        raise InputError(
+            "lists has -1 before a position; a member with fewer records than others "
+            "has its positions first and -1 in the rest"
+        )
     ordered = np.sort(lists, axis=-1)
-    if (ordered[..., 1:] == ordered[..., :-1]).any():
+    if ((ordered[..., 1:] == ordered[..., :-1]) & (ordered[..., 1:] >= 0)).any():
         # a guarantee counts how often a record enters training
         raise InputError("lists names a position twice for one member; name each once")
     inner = (1,) * (len(members) - axes)
     spread = lists.reshape(*lists.shape[:-1], *inner, lists.shape[-1])
     return np.broadcast_to(spread, (*members, lists.shape[-1]))
+
+
+def _seed(seed: int | Sequence[int], members: tuple[int, ...]) -> int | tuple[int, ...]:
+    """One seed, or one for each member of the leading axis."""
+    if isinstance(seed, int | np.integer):
+        return int(seed)
+    if members[:1] != (len(seed),) or len(set(seed)) < len(seed):
+        raise InputError(
+            f"seed has {len(seed)} values, of which {len(set(seed))} differ; it is one "
+            f"number, or one for each member of {members}, each its own"
+        )
+    return tuple(int(each) for each in seed)
 
 
 def _fresh_secrets(members: tuple[int, ...]) -> np.ndarray:

@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, UInt32
 
 from rpjax import keys as rp_keys
-from rpjax.annotations import PRNGKey
+from rpjax.annotations import PRNGKey, RootKey
 from rpjax.data.sampling import Sampler
 from rpjax.learners import Batch, Info, Learner, State
 from rpjax.learners.reduction import vary
@@ -28,29 +28,36 @@ def first_state(learner: Learner, layout: Layout, impl: str) -> Program:
     """(root, one image) -> the state at step 0, each device its own members."""
 
     def start(root: Array, images: Array) -> State:
-        return layout.local(learner).init(key_of(root, impl), images)
+        return layout.local(learner).init(root_of(root, impl, layout), images)
 
     return layout.mapped(start, (P(), P()), layout.member_spec())
 
 
 def planned(learner: Learner, sampler: Sampler, layout: Layout, impl: str) -> Program:
-    """(keys, block's number) -> positions and valid, (block, *members, slots).
+    """(keys, block's number, own) -> positions and valid, (block, *members, slots).
 
-    keys: of each member, (*members, words). A batch is padded with invalid slots to
-    what the data axis divides. Every device draws the whole plan of its own members and
-    keeps its slots: no device waits for another. Slots are dealt out in turns, so that
-    the records of a Poisson batch, which come first, are spread evenly.
+    keys: of each member, (*members, words); own: how many records each has, (*members),
+    or None where all have as many as the sampler. A batch is padded with invalid slots
+    to what the data axis divides. Every device draws the whole plan of its own members
+    and keeps its slots: no device waits for another. Slots are dealt out in turns, so
+    that the records of a Poisson batch, which come first, are spread evenly.
     """
     slots = -(-sampler.capacity // layout.data)
     padding = slots * layout.data - sampler.capacity
 
-    def draw(words: Array, number: Array) -> tuple[Array, Array]:
-        one: Program = lambda words: sampler.draw(key_of(words, impl), number)
-        for _ in learner.members:
-            one = jax.vmap(one, out_axes=1)
-        return tuple(map(own, one(words)))
+    def draw(
+        words: Array, number: Array, own: Array | None = None
+    ) -> tuple[Array, Array]:
+        def one(words: Array, own: Array | None) -> tuple[Array, Array]:
+            key = key_of(words, impl)
+            return sampler.draw(key, number, *() if own is None else (own,))
 
-    def own(leaf: Array) -> Array:
+        many: Program = one
+        for _ in learner.members:
+            many = jax.vmap(many, out_axes=1)
+        return tuple(map(dealt_out, many(words, own)))
+
+    def dealt_out(leaf: Array) -> Array:
         if layout.axis is None:
             return leaf
         last = [(0, 0)] * (leaf.ndim - 1) + [(0, padding)]
@@ -59,7 +66,8 @@ def planned(learner: Learner, sampler: Sampler, layout: Layout, impl: str) -> Pr
         return jax.lax.dynamic_index_in_dim(dealt, number, -1, keepdims=False)
 
     out = layout.batch_spec(learner, before=1)
-    return layout.mapped(draw, (layout.member_spec(), P()), (out, out))
+    member = layout.member_spec()
+    return layout.mapped(draw, (member, P(), member), (out, out))
 
 
 def resident_steps(learner: Learner, layout: Layout, impl: str) -> Program:
@@ -79,7 +87,7 @@ def resident_steps(learner: Learner, layout: Layout, impl: str) -> Program:
         start: Array,
         count: Array,
     ) -> tuple[State, Info]:
-        local, key = layout.local(learner), key_of(root, impl)
+        local, key = layout.local(learner), root_of(root, impl, layout)
         images, labels, ids, table = data
         positions, valid = plan
 
@@ -135,7 +143,8 @@ def streamed_step(learner: Learner, layout: Layout, impl: str) -> Program:
         positions, valid = plan
         where = jnp.take_along_axis(table, positions[step], -1)
         batch = Batch(images, labels[where], ids[where], valid[step])
-        return layout.local(learner).step(key_of(root, impl), state, batch, layout.axis)
+        key = root_of(root, impl, layout)
+        return layout.local(learner).step(key, state, batch, layout.axis)
 
     member = layout.member_spec()
     plan = layout.batch_spec(learner, before=1)
@@ -150,7 +159,7 @@ def streamed_step(learner: Learner, layout: Layout, impl: str) -> Program:
 def plan_keys(
     sampler: Sampler,
     members: tuple[int, ...],
-    root: PRNGKey,
+    root: RootKey,
     secret: UInt32[Any, "..."],
 ) -> Array:
     """Each member's key for its batches.
@@ -169,6 +178,16 @@ def plan_keys(
 def key_of(words: Array, impl: str) -> PRNGKey:
     """The key with these numbers."""
     return jax.random.wrap_key_data(words, impl=impl)
+
+
+def root_of(words: Array, impl: str, layout: Layout) -> RootKey:
+    """The root key inside a mapped program: of one for each member, a device's own."""
+    keys = jax.random.wrap_key_data(words, impl=impl)
+    if not keys.ndim or layout.members == 1:
+        return keys
+    count = len(keys) // layout.members
+    first = count * jax.lax.axis_index(MEMBER)
+    return jax.lax.dynamic_slice_in_dim(keys, first, count)
 
 
 def impl_of(keys: Array) -> str:

@@ -61,7 +61,7 @@ class Run:
     history: History
     sampler: Sampler
     steps: int
-    seed: int
+    seed: int | tuple[int, ...]
     noise_seed: Literal["secret", "fixed"]
     records: int
     shape: tuple[int, int, int]

@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jaxtyping import Int
 
-from rpjax.annotations import PRNGKey
+from rpjax.annotations import RootKey
 from rpjax.data.sampling import Sampler
 from rpjax.data.stored import LEFT_EMPTY, StoredImages, StoredRecords
 from rpjax.data.streaming import Stream, Workers
@@ -48,7 +48,7 @@ class Streamed(Feed):
         table: Int[np.ndarray, "... n"],
         sampler: Sampler,
         layout: Layout,
-        root: PRNGKey,
+        root: RootKey,
         clock: Clock,
         total: int,
         workers: int = 0,
@@ -176,7 +176,7 @@ class Streamed(Feed):
         while begin < end:
             block, start = divmod(begin, self.sampler.block)
             stop = min(self.sampler.block, start + end - begin)
-            positions, valid = self.draw(self.words, np.int32(block))
+            positions, valid = self.draw(self.words, np.int32(block), self.own)
             parts = local_rows(positions, valid, self.lists)
             rows += [
                 {place: part[step] for place, part in parts.items()}
