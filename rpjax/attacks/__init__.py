@@ -16,8 +16,10 @@ from rpjax.attacks.noise_aware import (
     smoothed_probit,
     vector_lira,
 )
+from rpjax.attacks.questions import EIGHTEEN, Question, View, ask
 from rpjax.attacks.ratio import base, difficulty_calibrated, population_quantile, rmia
 from rpjax.attacks.salem import SALEM
+from rpjax.attacks.shadow_models import Membership, ShadowModels, shadow_models
 from rpjax.attacks.shadows import Bank, ask_target, shadows
 from rpjax.attacks.vulnerability import Exposed, effect_sizes, most_exposed
 from rpjax.data.records import Records
@@ -42,6 +44,7 @@ def expose(
 __all__ = [
     "ATTACKS",
     "CONFIDENCE",
+    "EIGHTEEN",
     "LOSS",
     "MODIFIED_ENTROPY",
     "SALEM",
@@ -50,6 +53,11 @@ __all__ = [
     "Bank",
     "Exposed",
     "Exposure",
+    "Membership",
+    "Question",
+    "ShadowModels",
+    "View",
+    "ask",
     "ask_target",
     "base",
     "correctness_lira",
@@ -67,6 +75,7 @@ __all__ = [
     "rmia",
     "run",
     "sensitivity",
+    "shadow_models",
     "shadows",
     "smoothed_probit",
     "vector_lira",
