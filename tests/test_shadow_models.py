@@ -14,6 +14,7 @@ from support import Dense, assert_close, assert_same, differ, records
 
 from rpjax.attacks import EIGHTEEN, Membership, Question, View, shadow_models
 from rpjax.attacks.shadow_models import seeds_of
+from rpjax.data.records import Records
 from rpjax.errors import InputError
 from rpjax.learners import Inputs, ensemble, supervised
 from rpjax.perturbations import Additive
@@ -248,7 +249,8 @@ def test_lists_hold_what_the_coins_say(count, canaries, fixed, seed, data):
     inside = rng.random((count, canaries)) < 0.5
     places = order[fixed : fixed + (2 if paired else 1) * canaries]
     places = places.reshape(canaries, 2) if paired else places
-    membership = Membership(POOL, order[:fixed], places, inside)
+    alike = Records(POOL.images, np.zeros(20, np.int32), POOL.ids)
+    membership = Membership(alike, order[:fixed], places, inside)
     for row, coins in zip(membership.lists(), inside, strict=True):
         wanted = set(order[:fixed].tolist())
         for place, coin in zip(places, coins, strict=True):
@@ -267,6 +269,7 @@ def test_members_that_cannot_be_are_refused(unchecked):
         ({"canaries": CANARIES[:5]}, "a coin for each canary"),
         ({"canaries": np.zeros((6, 3), int)}, r"it is \(m,\), or \(m, 2\)"),
         ({"fixed": np.append(FIXED, 3)}, "name a record twice"),
+        ({"canaries": np.stack([CANARIES, FIXED[:6]], 1), "fixed": FIXED[6:]}, "pair"),
         ({"fixed": np.append(FIXED[1:], 20)}, "between 0 and 19"),
     ):
         with pytest.raises(InputError, match=message):

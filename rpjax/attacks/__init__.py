@@ -2,6 +2,7 @@
 
 from rpjax.attacks.attack import Asked, Attack, Exposure, run
 from rpjax.attacks.baselines import CONFIDENCE, LOSS, MODIFIED_ENTROPY
+from rpjax.attacks.canaries import Planted, plant
 from rpjax.attacks.label_only import correctness_lira
 from rpjax.attacks.likelihood import (
     leave_one_out,
@@ -54,6 +55,7 @@ __all__ = [
     "Exposed",
     "Exposure",
     "Membership",
+    "Planted",
     "Question",
     "ShadowModels",
     "View",
@@ -71,6 +73,7 @@ __all__ = [
     "lira_leave_one_out",
     "most_exposed",
     "not_normal",
+    "plant",
     "population_quantile",
     "rmia",
     "run",

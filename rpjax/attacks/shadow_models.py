@@ -23,6 +23,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from rpjax.attacks.questions import Question, ask, models_of
+from rpjax.audits.protocol import Adjacency
 from rpjax.data.records import Records
 from rpjax.errors import InputError
 from rpjax.files import write_arrays, write_json
@@ -41,8 +42,8 @@ class Membership:
     """Who trains which model: records that all see, and canaries that coins decide.
 
     pool: all records. fixed: positions of those that every model is trained on.
-    canaries: positions, (m,), in or out; or pairs of them, (m, 2), the first of which
-        is in where the coin says so, and the second where not.
+    canaries: positions, (m,), in or out; or pairs of them, (m, 2), of one label each,
+        the first of which is in where the coin says so, and the second where not.
     inside: the coins, bool (models, m).
 
     Raises:
@@ -73,6 +74,12 @@ class Membership:
             raise InputError(
                 f"fixed and canaries must lie between 0 and {len(self.pool) - 1}"
             )
+        if pairs:
+            first, second = self.pool.labels[self.canaries.T]
+            if (first != second).any():
+                raise InputError(
+                    "canaries has a pair of two labels; the two of a pair share one"
+                )
 
     @property
     def paired(self) -> bool:
@@ -80,10 +87,10 @@ class Membership:
         return self.canaries.ndim == 2
 
     @property
-    def adjacency(self) -> str:
+    def adjacency(self) -> Adjacency:
         """What two training sets differ in that differ in one coin."""
         if self.paired:
-            return "replace a canary by the other of its pair"
+            return "replace a canary by its pair, label equal"
         return "add or remove one canary"
 
     @property
