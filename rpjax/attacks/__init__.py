@@ -22,6 +22,7 @@ from rpjax.attacks.ratio import base, difficulty_calibrated, population_quantile
 from rpjax.attacks.salem import SALEM
 from rpjax.attacks.shadow_models import Membership, ShadowModels, shadow_models
 from rpjax.attacks.shadows import Bank, ask_target, shadows
+from rpjax.attacks.suite import SUITE, Found, questions, run_suite
 from rpjax.attacks.vulnerability import Exposed, effect_sizes, most_exposed
 from rpjax.data.records import Records
 from rpjax.training import Query, Run
@@ -49,11 +50,13 @@ __all__ = [
     "LOSS",
     "MODIFIED_ENTROPY",
     "SALEM",
+    "SUITE",
     "Asked",
     "Attack",
     "Bank",
     "Exposed",
     "Exposure",
+    "Found",
     "Membership",
     "Planted",
     "Question",
@@ -75,8 +78,10 @@ __all__ = [
     "not_normal",
     "plant",
     "population_quantile",
+    "questions",
     "rmia",
     "run",
+    "run_suite",
     "sensitivity",
     "shadow_models",
     "shadows",
