@@ -164,9 +164,10 @@ REFUSALS = {
     "no steps": ({"steps": 0}, "steps is 0; it must be >= 1"),
     "no epochs": ({"epochs": 0.0}, "epochs is 0.0; it must be > 0"),
     "negative": (
-        {"steps": 1, "lists": np.array([0, -1, 3, 4])},
+        {"steps": 1, "lists": np.array([0, -2, 3, 4])},
         "lists must hold positions",
     ),
+    "hole": ({"steps": 1, "lists": np.array([0, -1, 3, 4])}, "-1 before a position"),
     "beyond": (
         {"steps": 1, "lists": np.array([0, 16, 3, 4])},
         "lists must hold positions",

@@ -45,9 +45,7 @@ def planned(learner: Learner, sampler: Sampler, layout: Layout, impl: str) -> Pr
     slots = -(-sampler.capacity // layout.data)
     padding = slots * layout.data - sampler.capacity
 
-    def draw(
-        words: Array, number: Array, own: Array | None = None
-    ) -> tuple[Array, Array]:
+    def draw(words: Array, number: Array, own: Array | None) -> tuple[Array, Array]:
         def one(words: Array, own: Array | None) -> tuple[Array, Array]:
             key = key_of(words, impl)
             return sampler.draw(key, number, *() if own is None else (own,))
@@ -67,7 +65,8 @@ def planned(learner: Learner, sampler: Sampler, layout: Layout, impl: str) -> Pr
 
     out = layout.batch_spec(learner, before=1)
     member = layout.member_spec()
-    return layout.mapped(draw, (member, P(), member), (out, out))
+    mapped = layout.mapped(draw, (member, P(), member), (out, out))
+    return lambda words, number, own=None: mapped(words, number, own)
 
 
 def resident_steps(learner: Learner, layout: Layout, impl: str) -> Program:
