@@ -1,6 +1,7 @@
 """Shadow models: each the run that it says it is, however it came about."""
 
 import importlib
+import json
 from dataclasses import replace
 
 import jax
@@ -192,6 +193,10 @@ def test_a_folder_of_other_models_is_refused(tmp_path, trainings):
             shadow_models(learner, membership, **{**options, **changed})
     assert trainings == [2]
     assert not (tmp_path / ".lock").exists()
+    noted = json.loads((tmp_path / "shadow_models.json").read_text())
+    assert noted["questions"].keys() == QUESTIONS.keys(), (
+        "what was refused is not noted"
+    )
 
 
 # ------------------------------------------------------------------------ the questions

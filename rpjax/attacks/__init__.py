@@ -10,6 +10,7 @@ from rpjax.attacks.likelihood import (
     lira_leave_one_out,
     not_normal,
 )
+from rpjax.attacks.membership import Membership
 from rpjax.attacks.noise_aware import (
     ensemble_lira,
     joint_lira,
@@ -20,7 +21,7 @@ from rpjax.attacks.noise_aware import (
 from rpjax.attacks.questions import EIGHTEEN, Question, View, ask
 from rpjax.attacks.ratio import base, difficulty_calibrated, population_quantile, rmia
 from rpjax.attacks.salem import SALEM
-from rpjax.attacks.shadow_models import Membership, ShadowModels, shadow_models
+from rpjax.attacks.shadow_models import ShadowModels, shadow_models
 from rpjax.attacks.shadows import Bank, ask_target, shadows
 from rpjax.attacks.suite import SUITE, Found, questions, run_suite
 from rpjax.attacks.vulnerability import Exposed, effect_sizes, most_exposed

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float, Int
 
+from rpjax.attacks.membership import Membership
 from rpjax.attacks.questions import View
-from rpjax.attacks.shadow_models import Membership
 from rpjax.audits import Coins
 from rpjax.data.records import Records
 from rpjax.errors import InputError

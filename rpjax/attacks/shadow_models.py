@@ -11,104 +11,26 @@ on where it was; one that asks for more models trains only those that are missin
 
 import dataclasses
 import hashlib
-import json
-import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 
+from rpjax.attacks.keeping import Folder, Kept, Memory
+from rpjax.attacks.membership import Membership
 from rpjax.attacks.questions import Question, ask, models_of
-from rpjax.audits.protocol import Adjacency
 from rpjax.data.records import Records
 from rpjax.errors import InputError
-from rpjax.files import write_arrays, write_json
 from rpjax.learners import Learner, State
-from rpjax.locks import Lock
 from rpjax.training import fit
 from rpjax.training.devices import Devices
 from rpjax.training.progress import Reporter, Silent
 
-SCHEMA = "rpjax.shadow_models/1"
 DEPLOYED = {"deployed": Question()}
-
-
-@dataclass(frozen=True, eq=False)
-class Membership:
-    """Who trains which model: records that all see, and canaries that coins decide.
-
-    pool: all records. fixed: positions of those that every model is trained on.
-    canaries: positions, (m,), in or out; or pairs of them, (m, 2), of one label each,
-        the first of which is in where the coin says so, and the second where not.
-    inside: the coins, bool (models, m).
-
-    Raises:
-        InputError: for shapes that do not fit, or a record that is named twice.
-    """
-
-    pool: Records
-    fixed: Int[np.ndarray, " f"]
-    canaries: Int[np.ndarray, "m ..."]
-    inside: Bool[np.ndarray, "models m"]
-
-    def __post_init__(self) -> None:
-        pairs = self.canaries.ndim == 2 and self.canaries.shape[1] == 2
-        if not pairs and self.canaries.ndim != 1:
-            raise InputError(
-                f"canaries has shape {self.canaries.shape}; it is (m,), or (m, 2) for "
-                "pairs"
-            )
-        if self.inside.ndim != 2 or self.inside.shape[1] != len(self.canaries):
-            raise InputError(
-                f"inside has shape {self.inside.shape}; it is (models, "
-                f"{len(self.canaries)}), a coin for each canary"
-            )
-        named = np.concatenate([self.fixed, self.canaries.reshape(-1)])
-        if len(np.unique(named)) < len(named):
-            raise InputError("fixed and canaries name a record twice; name each once")
-        if named.min() < 0 or named.max() >= len(self.pool):
-            raise InputError(
-                f"fixed and canaries must lie between 0 and {len(self.pool) - 1}"
-            )
-        if pairs:
-            first, second = self.pool.labels[self.canaries.T]
-            if (first != second).any():
-                raise InputError(
-                    "canaries has a pair of two labels; the two of a pair share one"
-                )
-
-    @property
-    def paired(self) -> bool:
-        """Whether a coin decides between two records, and not between in and out."""
-        return self.canaries.ndim == 2
-
-    @property
-    def adjacency(self) -> Adjacency:
-        """What two training sets differ in that differ in one coin."""
-        if self.paired:
-            return "replace a canary by its pair, label equal"
-        return "add or remove one canary"
-
-    @property
-    def expected(self) -> float:
-        """Records that a model is trained on, on average over fair coins."""
-        share = 1.0 if self.paired else 0.5
-        return len(self.fixed) + share * len(self.canaries)
-
-    def lists(self) -> Int[np.ndarray, "models n"]:
-        """Each model's training records, -1 where it has fewer than it could."""
-        fixed = np.broadcast_to(self.fixed, (len(self.inside), len(self.fixed)))
-        if self.paired:
-            chosen = np.where(self.inside, *self.canaries.T)
-            return np.concatenate([fixed, chosen], axis=1)
-        chosen = np.where(self.inside, self.canaries, -1)
-        # those that are in first, in their order
-        first = np.argsort(~self.inside, axis=1, kind="stable")
-        return np.concatenate([fixed, np.take_along_axis(chosen, first, 1)], axis=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,10 +116,9 @@ def shadow_models(
         report=report or Silent(),
     )
     if folder is None:
-        return work.all(_Memory(), chunk)
+        return work.all(Memory(), chunk)
     facts = {"batch_size": batch_size, "steps": steps, "seed": seed, "name": name}
-    with _Folder(folder, work.facts() | facts | {"about": dict(about or {})}) as kept:
-        kept.agree(work.asked_facts())
+    with Folder(folder, work.facts() | facts | {"about": dict(about or {})}) as kept:
         return work.all(kept, chunk)
 
 
@@ -215,89 +136,6 @@ def seeds_of(seed: int, name: str, models: int) -> tuple[int, ...]:
 
 # --------------------------------------------------------------------------- the work
 
-Kept = dict[str, np.ndarray]
-
-
-class _Memory:
-    """Keeps what models answered until the end of the call."""
-
-    def __init__(self) -> None:
-        self.models: dict[int, Kept] = {}
-
-    def found(self, number: int) -> Kept | None:
-        return self.models.get(number)
-
-    def keep(self, number: int, arrays: Kept) -> None:
-        self.models[number] = arrays
-
-    def checkpoints(self, numbers: Sequence[int]) -> Path | None:
-        return None
-
-    def done(self) -> None:
-        pass
-
-
-class _Folder:
-    """A file for each model, and a manifest of what they are models of."""
-
-    def __init__(self, path: Path, facts: dict[str, Any]) -> None:
-        self.path = path
-        self.facts: dict[str, Any] = json.loads(json.dumps(facts, default=str))
-
-    def __enter__(self) -> "_Folder":
-        self.lock = Lock(
-            self.path / ".lock", f"the folder of shadow models {self.path}"
-        )
-        (self.path / "models").mkdir(exist_ok=True)
-        self.manifest: dict[str, Any] = {"schema": SCHEMA, "facts": self.facts}
-        self.manifest["questions"] = {}
-        file = self.path / "shadow_models.json"
-        if file.exists():
-            self.manifest = json.loads(file.read_text("utf-8"))
-            if self.manifest.get("schema") != SCHEMA:
-                raise self._other("schema", SCHEMA, self.manifest.get("schema"))
-            for field, value in self.facts.items():
-                before = self.manifest["facts"].get(field)
-                if before != value:
-                    raise self._other(field, value, before)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.lock.release()
-
-    def _other(self, field: str, now: Any, before: Any) -> InputError:
-        self.lock.release()
-        return InputError(
-            f"{field} is {now!r}; the models in {self.path} were made with {before!r}: "
-            "keep it, or name another folder"
-        )
-
-    def agree(self, questions: dict[str, str]) -> None:
-        """Note what is asked under which name; a name stands for one question."""
-        for name, asked in questions.items():
-            before = self.manifest["questions"].setdefault(name, asked)
-            if before != asked:
-                raise self._other(f"questions[{name!r}]", asked, before)
-        write_json(self.path / "shadow_models.json", self.manifest)
-
-    def found(self, number: int) -> Kept | None:
-        file = self.path / "models" / f"{number:05d}.npz"
-        if not file.exists():
-            return None
-        with np.load(file, allow_pickle=False) as arrays:
-            return dict(arrays)
-
-    def keep(self, number: int, arrays: Kept) -> None:
-        write_arrays(self.path / "models" / f"{number:05d}.npz", arrays)
-
-    def checkpoints(self, numbers: Sequence[int]) -> Path:
-        words = " ".join(map(str, numbers)).encode()
-        digest = hashlib.blake2b(words, digest_size=4).hexdigest()
-        return self.path / "training" / f"{numbers[0]:05d}-{digest}"
-
-    def done(self) -> None:
-        shutil.rmtree(self.path / "training", ignore_errors=True)
-
 
 @dataclass(frozen=True)
 class _Work:
@@ -313,7 +151,7 @@ class _Work:
     weights: bool
     report: Reporter
 
-    def all(self, kept: _Memory | _Folder, chunk: int) -> ShadowModels:
+    def all(self, kept: Memory | Folder, chunk: int) -> ShadowModels:
         """Every model's answers, from what is kept or from training."""
         numbers = range(len(self.seeds))
         missing, to_ask = [], []
@@ -323,6 +161,8 @@ class _Work:
                 missing.append(number)
             elif self._lacks(number, arrays):
                 to_ask.append(number)
+        # only what can be answered is noted, and before anything is asked
+        kept.agree(self.asked_facts())
         for part in _parts(to_ask, chunk):
             self._ask_again(part, kept)
         total = len(missing)
@@ -355,7 +195,7 @@ class _Work:
         return bool(lacking)
 
     def _train(
-        self, numbers: list[int], kept: _Memory | _Folder, before: int, total: int
+        self, numbers: list[int], kept: Memory | Folder, before: int, total: int
     ) -> None:
         seeds = [self.seeds[number] for number in numbers]
         run = fit(
@@ -377,7 +217,7 @@ class _Work:
                 arrays |= own
             kept.keep(number, {"list": self.lists[number], **arrays})
 
-    def _ask_again(self, numbers: list[int], kept: _Memory | _Folder) -> None:
+    def _ask_again(self, numbers: list[int], kept: Memory | Folder) -> None:
         """Questions that came later, asked of the weights that were kept."""
         many = models_of(self.learner, len(numbers))
         key, image = jax.random.key(0), self.membership.pool.images[:1]
