@@ -1,15 +1,28 @@
 """The four figures: accuracy against attack, ROC curves, training, cost."""
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FuncFormatter
 
 from rpjax.report import formats
+from rpjax.report.axes import (
+    FEW,
+    LEGEND,
+    WIDTH,
+    ends,
+    legend_below,
+    legend_height,
+    lifted,
+    marks,
+    nothing,
+    padded,
+    roc_axes,
+    thinned,
+)
 from rpjax.report.drawing import LIGHT, Style, Theme, blank, styles, themed
 from rpjax.report.placement import Box, box_of, place_labels, wrapped
 from rpjax.report.results import (
@@ -21,10 +34,7 @@ from rpjax.report.results import (
     strongest,
 )
 
-WIDTH = 7.2
-FEW = 10
 MOST_LABELS = 8
-LEGEND = 34
 
 
 def all_figures(results: Results, theme: Theme = LIGHT) -> dict[str, Figure]:
@@ -55,10 +65,10 @@ def tradeoff(results: Results, theme: Theme = LIGHT) -> Figure:
         ]
         labels = [label for label, _, _ in shown]
         many = len(shown) > MOST_LABELS
-        below = _legend_height(labels) if many else 0.0
+        below = legend_height(labels) if many else 0.0
         figure, axes = _tradeoff_figure(below)
         if not shown:
-            return _nothing(figure, axes, "No method was attacked.")
+            return nothing(figure, axes, "No method was attacked.")
         places = [place for _, _, place in shown]
         _tradeoff_axes(axes, places, theme)
         drawn = [box_of(axes, [(0.5, y) for y in axes.get_ylim()], 1)]
@@ -95,32 +105,19 @@ def _place(method: dict, entry: dict) -> tuple[float, ...]:
     accuracy = method["utility"]["test_accuracy"]
     quiet = noise_off(method)
     off = (largest_auc(quiet),) if quiet else ()
-    return (*_ends(strongest(entry)["auc"]), *_ends(accuracy), *off)
-
-
-def _ends(estimate: dict) -> tuple[float, float, float]:
-    value = float(estimate["value"])
-    low = value if estimate["low"] is None else float(estimate["low"])
-    high = value if estimate["high"] is None else float(estimate["high"])
-    return value, min(low, value), max(high, value)
+    return (*ends(strongest(entry)["auc"]), *ends(accuracy), *off)
 
 
 def _tradeoff_axes(axes: Axes, places: list[tuple[float, ...]], theme: Theme) -> None:
     across = [0.5, *(x for place in places for x in (*place[:3], *place[6:]))]
     upward = [y for place in places for y in place[3:6]]
-    axes.set_xlim(*_padded(across, 0.06))
-    axes.set_ylim(*_padded(upward, 0.02))
+    axes.set_xlim(*padded(across, 0.06))
+    axes.set_ylim(*padded(upward, 0.02))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.4g}"))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:.4g} %"))
     axes.set_xlabel("AUC of the strongest attack (0.5 = guessing)")
     axes.set_ylabel("Test accuracy")
     axes.axvline(0.5, color=theme.muted, linewidth=1.2, zorder=1)
-
-
-def _padded(values: Sequence[float], least: float) -> tuple[float, float]:
-    """Limits with room for labels, at least `least` on either side."""
-    room = max(0.14 * (max(values) - min(values)), least)
-    return min(values) - room, max(values) + room
 
 
 def _draw_method(
@@ -188,43 +185,18 @@ def roc(results: Results, theme: Theme = LIGHT) -> Figure:
             if (entry := deployed(method))
         ]
         labels = [_roc_label(method, entry) for method, _, entry in shown]
-        figure = blank(WIDTH, 5.0 + _legend_height(labels))
+        figure = blank(WIDTH, 5.0 + legend_height(labels))
         figure.set_layout_engine("constrained")
         axes = figure.add_subplot()
         if not shown:
-            return _nothing(figure, axes, "No method was attacked.")
+            return nothing(figure, axes, "No method was attacked.")
         outsiders = [entry["non_members"] for _, _, entry in shown]
         floor = 1 / max(2, *outsiders)
-        _roc_axes(axes, floor, FEW / max(1, min(outsiders)), theme)
+        roc_axes(axes, floor, FEW / max(1, min(outsiders)), theme)
         for label, (_, style, entry) in zip(labels, shown, strict=True):
             _draw_roc(axes, label, entry, style, floor, theme)
-        _legend_below(figure, axes)
+        legend_below(figure, axes)
         return figure
-
-
-def _roc_axes(axes: Axes, floor: float, few: float, theme: Theme) -> None:
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    axes.set_xlim(floor, 1.0)
-    axes.set_ylim(floor, 1.15)
-    for axis in (axes.xaxis, axes.yaxis):
-        # a small test set leaves less than a decade: then 2 and 5 are named too
-        axis.set_major_locator(LogLocator(subs=(1,) if floor < 0.05 else (1, 2, 5)))
-        axis.set_major_formatter(FuncFormatter(lambda rate, _: f"{100 * rate:.3g} %"))
-        axis.set_minor_locator(NullLocator())
-    axes.set_xlabel("False-positive rate (non-members taken for members)")
-    axes.set_ylabel("True-positive rate (members found)")
-    axes.axvspan(floor, min(few, 1.0), color=theme.zone, linewidth=0, zorder=0)
-    axes.plot([floor, 1], [floor, 1], color=theme.muted, linewidth=1, zorder=1)
-    for rate in (1e-2, 1e-3):
-        if rate > floor:
-            axes.axvline(rate, color=theme.muted, linewidth=1, linestyle=(0, (2, 2)))
-    where: dict[str, Any] = {
-        "xycoords": ("data", "axes fraction"),
-        "textcoords": "offset points",
-    }
-    note: dict[str, Any] = {"fontsize": 8.5, "color": theme.muted, "va": "top", **where}
-    axes.annotate("fewer than 10\nfalse positives", (floor, 1.0), (5, -4), **note)
 
 
 def _roc_label(method: dict, entry: dict) -> str:
@@ -235,7 +207,8 @@ def _draw_roc(
     axes: Axes, label: str, entry: dict, style: Style, floor: float, theme: Theme
 ) -> None:
     curve = strongest(entry)["roc"]
-    fpr, tpr = _thinned(curve["fpr"], curve["tpr"], floor)
+    kept = thinned(curve["fpr"], curve["tpr"], floor)
+    fpr, tpr = (lifted(curve[key], kept, floor) for key in ("fpr", "tpr"))
     axes.plot(
         fpr,
         tpr,
@@ -243,35 +216,9 @@ def _draw_roc(
         linestyle=style.line,
         drawstyle="steps-post",
         marker=style.marker,
-        markevery=_marks(fpr),
+        markevery=marks(fpr),
         label=wrapped(label, LEGEND),
     )
-
-
-def _thinned(
-    fpr: Sequence[float], tpr: Sequence[float], floor: float
-) -> tuple[list[float], list[float]]:
-    """Lift rates to the floor, then drop points that would fall on the one before.
-
-    What is dropped moves the curve by less than a pixel.
-    """
-    least = -math.log(floor) / 500
-    kept: list[tuple[float, float]] = []
-    for pair in zip(fpr, tpr, strict=True):
-        x, y = (math.log(max(rate, floor)) for rate in pair)
-        if not kept or max(x - kept[-1][0], y - kept[-1][1]) >= least:
-            kept.append((x, y))
-    end = tuple(math.log(max(rate, floor)) for rate in (fpr[-1], tpr[-1]))
-    kept.append((end[0], end[1]))
-    return [math.exp(x) for x, _ in kept], [math.exp(y) for _, y in kept]
-
-
-def _marks(fpr: Sequence[float]) -> list[int]:
-    """The last points at or below 1 % and 10 %, where the marker is set."""
-    marks = (
-        sum(rate <= level * (1 + 1e-9) for rate in fpr) - 1 for level in (0.01, 0.1)
-    )
-    return [mark for mark in marks if mark >= 0]
 
 
 # Training curves --------------------------------------------------------------------
@@ -282,7 +229,7 @@ def training(results: Results, theme: Theme = LIGHT) -> Figure:
     with themed(theme):
         methods = results["methods"]
         labels = [method["label"] for method in methods]
-        figure = blank(WIDTH, 2.9 + _legend_height(labels))
+        figure = blank(WIDTH, 2.9 + legend_height(labels))
         figure.set_layout_engine("constrained")
         loss, accuracy = figure.subplots(1, 2)
         for method, style in zip(methods, styles(results), strict=True):
@@ -294,7 +241,7 @@ def training(results: Results, theme: Theme = LIGHT) -> Figure:
         for axes, title in ((loss, "Training loss"), (accuracy, "Training accuracy")):
             axes.set_title(title)
             axes.set_xlabel("Epoch")
-        _legend_below(figure, loss)
+        legend_below(figure, loss)
         return figure
 
 
@@ -359,27 +306,3 @@ def _draw_bars(
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}×"))
     axes.grid(axis="y", visible=False)
     axes.tick_params(axis="y", length=0)
-
-
-# Shared -----------------------------------------------------------------------------
-
-
-def _legend_height(labels: Sequence[str]) -> float:
-    """Inches that a legend in two columns takes."""
-    half = (len(labels) + 1) // 2
-    lines = [wrapped(label, LEGEND).count("\n") + 1 for label in labels]
-    tallest = max(sum(lines[:half]), sum(lines[half:]))
-    return 0.15 + 0.155 * tallest + 0.06 * half
-
-
-def _legend_below(figure: Figure, axes: Axes) -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc="outside lower center", ncols=2, handlelength=2.6
-    )
-
-
-def _nothing(figure: Figure, axes: Axes, message: str) -> Figure:
-    axes.set_axis_off()
-    axes.text(0.5, 0.5, message, ha="center", transform=axes.transAxes)
-    return figure

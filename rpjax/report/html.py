@@ -1,51 +1,21 @@
 """The report as one HTML page: no scripts, nothing loaded, light, dark and print."""
 
 import json
-import re
-from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup, escape
-from matplotlib.figure import Figure
-
-from rpjax.report import formats, limits, tables, words
-from rpjax.report.drawing import DARK, LIGHT, inline_svg, styles
+from rpjax.report import limits, pages, tables, words
+from rpjax.report.drawing import DARK, LIGHT, styles
 from rpjax.report.figures import all_figures
 from rpjax.report.results import Results
-
-TEMPLATE = Path(__file__).with_name("page.html.j2")
 
 
 def page(results: Results) -> str:
     """The whole page, from a checked results dictionary."""
-    environment = Environment(
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "seconds": formats.seconds,
-        "size": formats.size,
-        "bound": formats.upper_bound,
-        "small": formats.small,
-        "cell": tables.html_cell,
-    }
-    template = environment.from_string(TEMPLATE.read_text("utf-8"))
-    return _unbroken(template.render(_contents(results))) + "\n"
-
-
-def _unbroken(text: str) -> str:
-    """Keep a number and its unit, and an equation, on one line; commands stay as is."""
-    parts = re.split(r"(<pre>.*?</pre>|<style.*?</style>)", text, flags=re.DOTALL)
-    for index in range(0, len(parts), 2):
-        parts[index] = parts[index].replace(" %", "\xa0%").replace(" = ", "\xa0=\xa0")
-    return "".join(parts)
+    return pages.render("page.html.j2", _contents(results))
 
 
 def _contents(results: Results) -> dict[str, object]:
-    marks = _marks(results)
+    marks = pages.marks(styles(results))
     return {
         "results": results,
         "title": words.title(results),
@@ -63,40 +33,16 @@ def _contents(results: Results) -> dict[str, object]:
         ],
         "table": tables.html(results, marks),
         "notes": tables.notes(results),
-        "figures": _figures(results),
+        "figures": pages.drawings(
+            all_figures(results, LIGHT),
+            all_figures(results, DARK),
+            words.captions(results),
+        ),
         "threats": words.threats(results),
         "limits": limits.limits(results),
         "reproduction": words.reproduction(results),
         "config": json.dumps(results["config"], indent=2, ensure_ascii=False),
     }
-
-
-def _marks(results: Results) -> list[Markup]:
-    """The marker of each method, in its two colours."""
-    mark = Markup(
-        '<span class="mark" style="--on-light:{};--on-dark:{}" aria-hidden="true">'
-        "{}</span>"
-    )
-    return [mark.format(s.light, s.dark, s.symbol) for s in styles(results)]
-
-
-def _figures(results: Results) -> list[dict[str, Any]]:
-    """Each figure in both themes; the style sheet shows the one that fits."""
-    light, dark = all_figures(results, LIGHT), all_figures(results, DARK)
-    captions = words.captions(results)
-    return [
-        {
-            "name": name,
-            "caption": captions[name],
-            "light": _drawing(light[name], f"{name}-light", captions[name]),
-            "dark": _drawing(dark[name], f"{name}-dark", captions[name]),
-        }
-        for name in light
-    ]
-
-
-def _drawing(figure: Figure, prefix: str, caption: str) -> Markup:
-    return Markup(inline_svg(figure, prefix, str(escape(caption))))
 
 
 def attacks(method: dict) -> list[dict[str, Any]]:

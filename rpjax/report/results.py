@@ -4,26 +4,18 @@ A view never looks at anything but this dictionary, so that a report can be made
 years later, on another machine, without the models.
 """
 
-import json
 import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from rpjax.errors import InputError
+from rpjax.report import schema
+from rpjax.report.schema import MAYBE, NUMBER, Nullable
 
 SCHEMA = "rpjax.results/1"
 
 Results = dict[str, Any]
 
-
-class Nullable(NamedTuple):
-    """A shape whose value may also be null."""
-
-    shape: Any
-
-
-NUMBER = (int, float)
-MAYBE = Nullable(NUMBER)
 ESTIMATE = {"value": NUMBER, "low": MAYBE, "high": MAYBE, "confidence": NUMBER}
 ATTACK = {
     "name": str,
@@ -131,13 +123,7 @@ def load(path: str | Path) -> Results:
     """
     path = Path(path)
     path = path / "results.json" if path.is_dir() else path
-    try:
-        contents = json.loads(path.read_text("utf-8"), parse_constant=_not_a_number)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise InputError(f"{path}: not a JSON file ({error})") from error
-    return check(contents, source=str(path))
+    return check(schema.read(path), source=str(path))
 
 
 def check(results: Any, source: str = "results") -> Results:
@@ -146,8 +132,8 @@ def check(results: Any, source: str = "results") -> Results:
     Raises:
         InputError: naming the first key that is missing or of the wrong kind.
     """
-    _check_schema(results, source)
-    _expect(results, SHAPE, source)
+    schema.expect_schema(results, SCHEMA, source)
+    schema.expect(results, SHAPE, source)
     if not results["methods"]:
         raise InputError(f"{source}.methods: empty; at least one method is needed")
     for index, method in enumerate(results["methods"]):
@@ -155,69 +141,16 @@ def check(results: Any, source: str = "results") -> Results:
     return dict(results)
 
 
-def _check_schema(results: Any, source: str) -> None:
-    name = results.get("schema") if isinstance(results, dict) else None
-    if name == SCHEMA:
-        return
-    family, _, version = name.partition("/") if isinstance(name, str) else ("", "", "")
-    if family != SCHEMA.partition("/")[0]:
-        raise InputError(f"{source}: schema is {name!r}; expected {SCHEMA!r}")
-    remedy = "upgrade rpjax" if version > SCHEMA.partition("/")[2] else "run it again"
-    raise InputError(f"{source}: schema is {name!r}, this reads {SCHEMA!r}; {remedy}")
-
-
-def _expect(value: Any, shape: Any, where: str) -> None:
-    """Walk value and shape together; extra keys are welcome, missing ones are not."""
-    if isinstance(shape, Nullable):
-        if value is not None:
-            _expect(value, shape.shape, where)
-    elif isinstance(shape, dict):
-        _expect_type(value, dict, where)
-        for key, inner in shape.items():
-            if key not in value:
-                raise InputError(f"{where}.{key}: missing; {SCHEMA} requires it")
-            _expect(value[key], inner, f"{where}.{key}")
-    elif isinstance(shape, list):
-        _expect_type(value, list, where)
-        for index, item in enumerate(value):
-            _expect(item, shape[0], f"{where}[{index}]")
-    else:
-        _expect_type(value, shape, where)
-
-
-def _expect_type(value: Any, kind: Any, where: str) -> None:
-    kinds = kind if isinstance(kind, tuple) else (kind,)
-    # bool is an int to Python, but true is not a count
-    if not isinstance(value, kinds) or isinstance(value, bool):
-        wanted = " or ".join(k.__name__ for k in kinds)
-        raise InputError(f"{where}: got {type(value).__name__}, expected {wanted}")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise InputError(f"{where}: got {value}, expected a finite number or null")
-
-
 def _check_method(method: dict, where: str) -> None:
     """What a type cannot say: a stated epsilon is complete, and curves have pairs."""
-    guarantee = method["guarantee"]
-    for key in ("delta", "adjacency"):
-        if guarantee["epsilon"] is not None and guarantee[key] is None:
-            raise InputError(f"{where}.guarantee.{key}: null beside an epsilon")
-    if guarantee["mu"] is not None and guarantee["adjacency"] is None:
-        raise InputError(f"{where}.guarantee.adjacency: null beside a mu")
+    schema.expect_guarantee(method["guarantee"], f"{where}.guarantee")
     history = method["training"]["history"]
-    _same_length(where + ".training.history", history, ("epoch", "loss", "accuracy"))
+    columns = ("epoch", "loss", "accuracy")
+    schema.same_length(f"{where}.training.history", history, columns)
     for entry in method["exposure"]:
         for attack in entry["attacks"]:
-            _same_length(f"{where}.{attack['name']}.roc", attack["roc"], ("fpr", "tpr"))
-
-
-def _same_length(where: str, columns: dict, keys: tuple[str, ...]) -> None:
-    lengths = [len(columns[key]) for key in keys]
-    if len(set(lengths)) > 1:
-        raise InputError(f"{where}: {', '.join(keys)} have lengths {lengths}")
-
-
-def _not_a_number(constant: str) -> float:
-    raise ValueError(f"{constant} is not JSON")
+            curve = f"{where}.{attack['name']}.roc"
+            schema.same_length(curve, attack["roc"], ("fpr", "tpr"))
 
 
 def deployed(method: dict) -> dict | None:
