@@ -14,6 +14,7 @@ from rpjax.report.placement import wrapped
 WIDTH = 7.2
 FEW = 10
 LEGEND = 34
+ZONE = "fewer than 10 false positives"
 
 
 def ends(estimate: dict, value: str = "value") -> tuple[float, float, float]:
@@ -46,17 +47,12 @@ def roc_axes(axes: Axes, floor: float, few: float, theme: Theme) -> None:
         axis.set_minor_locator(NullLocator())
     axes.set_xlabel("False-positive rate (non-members taken for members)")
     axes.set_ylabel("True-positive rate (members found)")
-    axes.axvspan(floor, min(few, 1.0), color=theme.zone, linewidth=0, zorder=0)
+    look: dict[str, Any] = {"color": theme.zone, "linewidth": 0, "zorder": 0}
+    axes.axvspan(floor, min(few, 1.0), label=ZONE, **look)
     axes.plot([floor, 1], [floor, 1], color=theme.muted, linewidth=1, zorder=1)
     for rate in (1e-2, 1e-3):
         if rate > floor:
             axes.axvline(rate, color=theme.muted, linewidth=1, linestyle=(0, (2, 2)))
-    where: dict[str, Any] = {
-        "xycoords": ("data", "axes fraction"),
-        "textcoords": "offset points",
-    }
-    note: dict[str, Any] = {"fontsize": 8.5, "color": theme.muted, "va": "top", **where}
-    axes.annotate("fewer than 10\nfalse positives", (floor, 1.0), (5, -4), **note)
 
 
 def thinned(fpr: Sequence[float], tpr: Sequence[float], floor: float) -> list[int]:

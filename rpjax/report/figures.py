@@ -13,6 +13,7 @@ from rpjax.report.axes import (
     FEW,
     LEGEND,
     WIDTH,
+    ZONE,
     ends,
     legend_below,
     legend_height,
@@ -185,7 +186,7 @@ def roc(results: Results, theme: Theme = LIGHT) -> Figure:
             if (entry := deployed(method))
         ]
         labels = [_roc_label(method, entry) for method, _, entry in shown]
-        figure = blank(WIDTH, 5.0 + legend_height(labels))
+        figure = blank(WIDTH, 5.0 + legend_height([ZONE, *labels]))
         figure.set_layout_engine("constrained")
         axes = figure.add_subplot()
         if not shown:

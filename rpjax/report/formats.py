@@ -1,6 +1,6 @@
 """How numbers are written: one way for the terminal, Markdown, HTML and the figures."""
 
-from decimal import ROUND_CEILING, Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
 NONE = "–"
 
@@ -50,10 +50,22 @@ def upper_bound(value: float) -> str:
     >>> upper_bound(7.981), upper_bound(7.99), upper_bound(0.0321), upper_bound(1234.5)
     ('7.99', '7.99', '0.0321', '1235')
     """
+    return _rounded(value, ROUND_CEILING)
+
+
+def lower_bound(value: float) -> str:
+    """A lower bound, rounded down so that the printed number is a bound too.
+
+    >>> lower_bound(2.419), lower_bound(0.0), lower_bound(0.03219)
+    ('2.41', '0', '0.0321')
+    """
+    return "0" if value == 0 else _rounded(value, ROUND_FLOOR)
+
+
+def _rounded(value: float, rounding: str) -> str:
     digits = 2 if value >= 0.1 else 4
     step = Decimal(1) if value >= 100 else Decimal(1).scaleb(-digits)
-    rounded = Decimal(repr(float(value))).quantize(step, rounding=ROUND_CEILING)
-    return f"{rounded:f}"
+    return f"{Decimal(repr(float(value))).quantize(step, rounding=rounding):f}"
 
 
 def small(value: float) -> str:

@@ -10,6 +10,7 @@ from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 from rpjax.report import formats, tables
+from rpjax.report.axes import WIDTH
 from rpjax.report.drawing import Style, inline_svg
 
 TEMPLATES = Path(__file__).parent
@@ -39,11 +40,14 @@ def render(name: str, contents: Mapping[str, object]) -> str:
 
 def _unbroken(text: str) -> str:
     """Keep a number and its unit, and an equation, on one line; commands stay as is."""
-    parts = re.split(r"(<pre>.*?</pre>|<style.*?</style>)", text, flags=re.DOTALL)
+    kept = r"(<pre>.*?</pre>|<style.*?</style>|<svg.*?</svg>)"
+    parts = re.split(kept, text, flags=re.DOTALL)
     for index in range(0, len(parts), 2):
-        for sign in ("=", "≥", "≤"):
-            parts[index] = parts[index].replace(f" {sign} ", f"\xa0{sign}\xa0")
-        parts[index] = parts[index].replace(" %", "\xa0%")
+        part = re.sub(" ([=≥≤]) ", "\xa0\\1\xa0", parts[index])
+        part = part.replace(" %", "\xa0%")
+        # a line may end after the hyphen of an exponent
+        whole = r'<span class="whole">\1</span>'
+        parts[index] = re.sub("(δ\xa0=\xa0[0-9.]+e-[0-9]+)", whole, part)
     return "".join(parts)
 
 
@@ -66,6 +70,7 @@ def drawings(
         {
             "name": name,
             "caption": captions[name],
+            "wide": light[name].get_figwidth() > WIDTH,
             "light": _drawing(light[name], f"{name}-light", captions[name]),
             "dark": _drawing(dark[name], f"{name}-dark", captions[name]),
         }

@@ -298,8 +298,8 @@ def html(results: Results, marks: Sequence[str] | None = None) -> Markup:
         _html_row(row, mark) for row, mark in zip(rows(results), marks, strict=True)
     )
     return Markup(
-        '<table class="methods">\n<thead><tr>{}</tr></thead>\n<tbody>\n{}\n</tbody>\n'
-        "</table>"
+        '<table class="methods stacked">\n<thead><tr>{}</tr></thead>\n<tbody>\n{}\n'
+        "</tbody>\n</table>"
     ).format(head, body)
 
 

@@ -216,9 +216,14 @@ def device_name(device: dict) -> str:
 
 def reproduction(results: Results) -> list[tuple[str, str]]:
     """What is needed to make these results again."""
+    seed = f"{results['seed']} (noise: {results['noise_seed']})"
+    return [("Seed", seed), *provenance(results)]
+
+
+def provenance(results: Results) -> list[tuple[str, str]]:
+    """Settings, data, versions and machine behind results of any kind."""
     versions = ", ".join(f"{name} {v}" for name, v in results["versions"].items())
     return [
-        ("Seed", f"{results['seed']} (noise: {results['noise_seed']})"),
         ("Configuration", results["config_hash"]),
         ("Data", f"{results['data']['source']} {results['data'].get('data_hash', '')}"),
         ("Versions", versions),

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from rpjax.errors import InputError
@@ -29,14 +30,7 @@ def write(results: Results, out: Path) -> list[Path]:
         InputError: the results are incomplete, or `out` cannot be written to.
     """
     check(results)
-    try:
-        (out / "figures").mkdir(parents=True, exist_ok=True)
-        contents = _contents(results)
-        for name, data in contents.items():
-            replace(out / name, data)
-    except OSError as error:
-        raise InputError(f"out: cannot write to {out} ({error.strerror})") from error
-    return [out / name for name in contents]
+    return put(_contents(results), out)
 
 
 def _contents(results: Results) -> dict[str, bytes]:
@@ -48,6 +42,22 @@ def _contents(results: Results) -> dict[str, bytes]:
         files[f"figures/{name}.png"] = png(figure)
         files[f"figures/{name}.svg"] = svg(figure).encode()
     return files
+
+
+def put(contents: Mapping[str, bytes], out: Path) -> list[Path]:
+    """Write files by their names in a folder, which is made if needed.
+
+    Raises:
+        InputError: `out` cannot be written to.
+    """
+    paths = [out / name for name in contents]
+    try:
+        for path, data in zip(paths, contents.values(), strict=True):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            replace(path, data)
+    except OSError as error:
+        raise InputError(f"out: cannot write to {out} ({error.strerror})") from error
+    return paths
 
 
 def replace(path: Path, data: bytes) -> None:
