@@ -5,6 +5,7 @@
 >>> report.write(results, Path("out"))               # doctest: +SKIP
 """
 
+from rpjax.report import audits
 from rpjax.report.drawing import DARK, LIGHT, Theme
 from rpjax.report.figures import all_figures, cost, roc, tradeoff, training
 from rpjax.report.html import page
@@ -22,6 +23,7 @@ __all__ = [
     "Row",
     "Theme",
     "all_figures",
+    "audits",
     "check",
     "cost",
     "load",
