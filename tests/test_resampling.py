@@ -156,3 +156,19 @@ def test_unusable_tables_and_settings_are_refused(scores, coins, options, messag
 def test_a_rate_outside_the_unit_interval_is_refused():
     with pytest.raises(InputError, match=r"fpr = 1\.1"):
         resampling.tpr_at_fpr(*table(0), fpr=1.1)
+
+
+def test_all_at_once_is_each_by_itself():
+    scores, coins = table(0, 12, 30)
+    area, rates = resampling.auc_and_rates(scores, coins, (0.1, 0.3), replicates=50)
+    assert area == resampling.auc(scores, coins, replicates=50)
+    for fpr, rate in zip((0.1, 0.3), rates, strict=True):
+        assert rate == resampling.tpr_at_fpr(scores, coins, fpr, replicates=50)
+    low, high = resampling.roc_band(scores, coins, (0.1, 0.3), replicates=50)
+    assert [r.low for r in rates] == list(low)
+    assert [r.high for r in rates] == list(high)
+
+
+def test_a_band_needs_rates():
+    with pytest.raises(InputError, match="fpr"):
+        resampling.roc_band(*table(0), [1.5])
