@@ -13,9 +13,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from rpjax.attacks.white_box import gradient_norms
 from rpjax.data.records import Records
 from rpjax.errors import InputError
 from rpjax.learners import Learner, State, side_by_side
+from rpjax.learners.networks import default_mapping
 from rpjax.training import Query, answers_by_draw
 from rpjax.training.devices import Devices
 
@@ -60,12 +62,15 @@ class Question:
     noise: "own" draws for every model, or "common" ones, the same for all: to choose a
         model's noise takes its weights.
     members: the answer of an ensemble "together", or "each" member's own.
+    reads: "answers", or the norms of the loss's "gradients" by the parameters, each of
+        the mean gradient over all draws (`rpjax.attacks.white_box`).
     """
 
     query: Query = field(default_factory=Query)
     views: tuple[View, ...] = (View(),)
     noise: Literal["own", "common"] = "own"
     members: Literal["together", "each"] = "together"
+    reads: Literal["answers", "gradients"] = "answers"
 
     def __post_init__(self) -> None:
         if not self.views or len(set(self.views)) < len(self.views):
@@ -73,6 +78,7 @@ class Question:
         for name, allowed in (
             ("noise", ("own", "common")),
             ("members", ("together", "each")),
+            ("reads", ("answers", "gradients")),
         ):
             if getattr(self, name) not in allowed:
                 raise InputError(
@@ -82,7 +88,8 @@ class Question:
     @property
     def threat(self) -> str:
         """T1: one answer for a record; T2: several; T4: it takes the weights."""
-        if self.noise == "common" or self.members == "each":
+        weights = (self.noise, self.members, self.reads)
+        if weights != ("own", "together", "answers"):
             return "T4"
         level = self.query.threat
         return "T2" if level == "T1" and len(self.views) > 1 else level
@@ -90,8 +97,12 @@ class Question:
 
 @functools.lru_cache(maxsize=32)
 def models_of(learner: Learner, count: int) -> Learner:
-    """``side_by_side(learner, count)``, the same object again: compiled once."""
-    return side_by_side(learner, count)
+    """``side_by_side(learner, count)``, the same object again: compiled once.
+
+    The mapping is the device's default and not measured: one of the ways to be compared
+    writes a program for every single model, and takes minutes to compile.
+    """
+    return side_by_side(learner, count, mapping=default_mapping())
 
 
 def ask(
@@ -103,6 +114,9 @@ def ask(
     devices: Devices = None,
 ) -> Float[np.ndarray, "models queries ... n k"]:
     """Log-probabilities, float32: what each model answers to each view and draw.
+
+    Where gradients are read, a query for each view, and in place of the classes the
+    parts of the network (`white_box.gradient_norms`).
 
     learner: of one model. state: of all, one beside the other (``len(seeds)`` of them),
         as ``side_by_side(learner, models)`` has it. With ``members="each"``, the axis
@@ -121,6 +135,10 @@ def ask(
     parts = []
     for number, view in enumerate(question.views):
         shown = Records(view.of(records.images[:]), records.labels, records.ids)
+        if question.reads == "gradients":
+            found = gradient_norms(many, state, shown, question.query, own)
+            parts.append(found[None])
+            continue
         first = number * question.query.draws
         parts.append(
             answers_by_draw(

@@ -53,7 +53,7 @@ def shadow_models(
     batch_size: int,
     steps: int | None = None,
     epochs: float | None = None,
-    asked: Records,
+    asked: Records | Mapping[str, Records],
     questions: Mapping[str, Question] = DEPLOYED,
     seed: int = 0,
     name: str = "A",
@@ -69,7 +69,8 @@ def shadow_models(
 
     steps or epochs: how long; an epoch is as many steps as the expected number of
         records takes, the same for every model.
-    asked: the records that every model is asked about.
+    asked: the records that every model is asked about; or those of each question, by
+        its name.
     questions: by the name under which their answers are kept.
     seed, name: from which each model's own seed follows; models of another name have
         others, so that two sets of them share no randomness.
@@ -96,6 +97,10 @@ def shadow_models(
         raise InputError(f"chunk is {chunk}; it must be >= 1")
     if not questions:
         raise InputError("questions is empty; ask at least one")
+    if isinstance(asked, Records):
+        asked = dict.fromkeys(questions, asked)
+    if missing := sorted(questions.keys() - asked.keys()):
+        raise InputError(f"asked names no records for the question {missing[0]!r}")
     if steps is None:
         assert epochs is not None
         steps = max(1, round(epochs * membership.expected / batch_size))
@@ -110,7 +115,7 @@ def shadow_models(
             "devices": devices,
             "checkpoint_seconds": checkpoint_seconds,
         },
-        asked=asked,
+        asked=dict(asked),
         questions=dict(questions),
         weights=weights,
         report=report or Silent(),
@@ -146,7 +151,7 @@ class _Work:
     lists: np.ndarray
     seeds: tuple[int, ...]
     options: dict[str, Any]
-    asked: Records
+    asked: dict[str, Records]
     questions: dict[str, Question]
     weights: bool
     report: Reporter
@@ -241,7 +246,7 @@ class _Work:
     def _answers(self, state: State, seeds: list[int]) -> Kept:
         devices = self.options["devices"]
         answers = {
-            name: ask(self.learner, state, self.asked, question, seeds, devices)
+            name: ask(self.learner, state, self.asked[name], question, seeds, devices)
             for name, question in self.questions.items()
         }
         for name, answer in answers.items():
@@ -265,20 +270,17 @@ class _Work:
             "mechanism": mechanism,
             "model": _digest(repr(shapes).encode()),
             "records": _digest(
-                *(
-                    np.ascontiguousarray(a).tobytes()
-                    for a in _arrays(self.membership.pool)
-                ),
+                *_bytes(self.membership.pool),
                 *(np.asarray(a, "<i8").tobytes() for a in fixed),
             ),
         }
 
     def asked_facts(self) -> dict[str, str]:
         """Each question in words, with a digest of the records that it is about."""
-        records = _digest(
-            *(np.ascontiguousarray(a).tobytes() for a in _arrays(self.asked))
-        )
-        return {name: f"{q} about {records}" for name, q in self.questions.items()}
+        return {
+            name: f"{question} about {_digest_of(self.asked[name])}"
+            for name, question in self.questions.items()
+        }
 
 
 @dataclass
@@ -319,8 +321,13 @@ def _parts(numbers: list[int], size: int) -> list[list[int]]:
     return [numbers[i : i + size] for i in range(0, len(numbers), size)]
 
 
-def _arrays(records: Records) -> tuple[np.ndarray, ...]:
-    return np.asarray(records.images[:]), records.labels, records.ids
+def _bytes(records: Records) -> tuple[bytes, ...]:
+    arrays = (np.asarray(records.images[:]), records.labels, records.ids)
+    return tuple(np.ascontiguousarray(array).tobytes() for array in arrays)
+
+
+def _digest_of(records: Records) -> str:
+    return _digest(*_bytes(records))
 
 
 def _digest(*parts: bytes) -> str:

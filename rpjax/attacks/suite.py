@@ -42,6 +42,9 @@ def questions(
     """
     still = Query(noise=False)
     asked = {"deployed": Question(), "views": Question(still, views)}
+    # a gradient costs three answers
+    averaged = Query(draws=max(1, draws // 4))
+    asked["gradient"] = Question(averaged, reads="gradients")
     if noisy:
         asked |= {
             "draws": Question(Query(draws=draws)),
@@ -69,6 +72,10 @@ class Answers(NamedTuple):
         labels = self.planted.asked.labels
         scores = signals.of_models(signal, np.moveaxis(flat, 1, 2), labels)
         return self.planted.scores(scores)
+
+    def flatness(self) -> Table:
+        """Minus the log norms of each record's gradient: (models, m, parts)."""
+        return self.planted.scores(-self.by_question["gradient"][:, 0])
 
     def pooled(self, question: str) -> Table:
         """The logit of the mean probability over one question's draws."""
@@ -199,6 +206,17 @@ def _entries() -> tuple[Entry, ...]:
             lira,
         ),
         Entry(
+            *("gradient", "LiRA, norm of the gradient", "T4", ("gradient",)),
+            lambda answers: answers.flatness()[..., -1:],
+            lira,
+        ),
+        Entry(
+            *("gradient_parts", "LiRA, gradient of each part", "T4", ("gradient",)),
+            lambda answers: answers.flatness()[..., :-1],
+            noise_aware.vector_lira,
+            pairs=False,
+        ),
+        Entry(
             *("members", "LiRA, each member", "T4", ("members",)),
             phi("members"),
             noise_aware.ensemble_lira,
@@ -266,16 +284,22 @@ def run_suite(a: ShadowModels, b: ShadowModels, planted: Planted) -> list[Found]
 
 
 def two_left_out(
-    attack: ArrayAttack, scores: Table, coins: Bool[np.ndarray, "models m"]
+    attack: ArrayAttack,
+    scores: Table,
+    coins: Bool[np.ndarray, "models m"],
+    targets: Table | None = None,
 ) -> ModelScores:
     """Each two models attacked with the others: of balanced coins, opposite ones.
 
     With one left out, that a canary is in fewer of the other models than out of them
     would give its coin away; with two opposite ones left out it is in half again.
+
+    targets: scores of other models with these same coins, attacked in their place.
     """
+    asked = scores if targets is None else targets
     parts = []
     for first in range(0, len(coins), 2):
         left = np.zeros(len(coins), bool)
         left[first : first + 2] = True
-        parts.append(attack(scores[~left], coins[~left], scores[left]))
+        parts.append(attack(scores[~left], coins[~left], asked[left]))
     return np.concatenate(parts)

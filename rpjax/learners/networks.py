@@ -126,6 +126,11 @@ def combined(logits: Array, how: Combine) -> Array:
     return jax.nn.logsumexp(log_probs, 0) - jnp.log(len(logits))
 
 
+def default_mapping() -> Mapping:
+    """How members run where nobody chose and nothing was measured."""
+    return "map" if jax.default_backend() == "cpu" else "vmap"
+
+
 def over_members(count: int, mapping: Mapping) -> Callable[..., Any]:
     """``over(f, *trees)``: `f` on each member's slice of the trees, results stacked.
 
@@ -135,7 +140,7 @@ def over_members(count: int, mapping: Mapping) -> Callable[..., Any]:
     has measured (`rpjax.training.tuning`).
     """
     if mapping == "auto":
-        mapping = "map" if jax.default_backend() == "cpu" else "vmap"
+        mapping = default_mapping()
     if mapping == "vmap":
         return lambda f, *trees: jax.vmap(f)(*trees)
     if mapping == "map":
