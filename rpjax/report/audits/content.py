@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from rpjax.audits.neighbours import SAME_NEIGHBOURS
 from rpjax.errors import InputError
 from rpjax.report import schema
 from rpjax.report.results import ESTIMATE, GUARANTEE, SHAPE, Results
@@ -219,7 +220,9 @@ def _check_histogram(histogram: dict, where: str) -> None:
 
 
 def _check_attack(attack: dict, where: str) -> None:
-    schema.same_length(f"{where}.roc", attack["roc"], ("fpr", "tpr", "low", "high"))
+    curve = attack["roc"]
+    banded = ("low", "high") if curve["low"] or curve["high"] else ()
+    schema.same_length(f"{where}.roc", curve, ("fpr", "tpr", *banded))
     for target in (HEADLINE_FPR, LOW_FPR):
         if not any(_is_at(found, target) for found in attack["tpr_at"]):
             raise InputError(f"{where}.tpr_at: nothing at a target FPR of {target:g}")
@@ -259,13 +262,6 @@ def noisy(results: Results) -> list[dict]:
 
 # The neighbours of an audit, and the proofs that speak of them: those for more general
 # neighbours hold for the special ones too.
-SAME_NEIGHBOURS = {
-    "add or remove one canary": ("add or remove one record",),
-    "replace a canary by its pair, label equal": (
-        "replace one record's features, labels equal",
-        "replace one record by another",
-    ),
-}
 
 
 def proofs(method: dict) -> Iterator[dict]:

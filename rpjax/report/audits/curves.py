@@ -125,7 +125,8 @@ def _draw_curve(
 
 def _end(curve: dict, key: str, floor: float, kept: Sequence[int]) -> list[float]:
     """One edge of the band; where it is not known, the curve itself."""
-    pairs = zip(curve[key], curve["tpr"], strict=True)
+    ends = curve[key] or [None] * len(curve["tpr"])
+    pairs = zip(ends, curve["tpr"], strict=True)
     whole = [tpr if end is None else end for end, tpr in pairs]
     return lifted(whole, kept, floor)
 
