@@ -192,7 +192,7 @@ def test_the_hash_changes_with_every_field_that_can_change_a_result():
     telling = [name for name in FIELDS if name not in SPEED_ALONE]
     hashes = {config_hash(changed(name)) for name in telling}
     assert len(hashes | {config_hash(DEFAULT)}) == len(telling) + 1
-    for name in SPEED_ALONE:
+    for name in FIELDS.keys() & set(SPEED_ALONE):
         assert config_hash(changed(name)) == config_hash(DEFAULT)
 
 
@@ -250,6 +250,7 @@ def test_nothing_that_training_needs_is_left_open():
     left = {name for name in FIELDS if get(config, name) is None}
     assert left == {
         *("data.dir", "data.train_records", "data.image_size", "model.width"),
+        "model.channels",
         *("noise.input_bound", "dp.noise_multiplier", "dp.microbatch"),
         *("model.residual_bound", "noise.label_epsilon"),
         *("dp.steps", "dp.momentum", "dp.average", "dp.stop_at_epsilon"),

@@ -33,7 +33,7 @@ Engine = Literal["auto", "vmap", "two_pass", "bookkeeping"]
 Method = Literal["plain", "strategy1", "strategy2", "ensemble", "dpsgd"]
 METHODS: tuple[Method, ...] = get_args(Method)
 # fields that change no result: a run may be resumed with others, and is the same run
-SPEED_ALONE = ("data.workers",)
+SPEED_ALONE = ("data.workers", "config.data.workers", "audit.chunk")
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,8 @@ class ModelConfig:
     """8, 20, 26, 32, 44, 56, 110 (CIFAR nets), 18, 34, 50, or that of a wide ResNet."""
     width: int | None = None
     """Makes it a wide ResNet, WRN-depth-width."""
+    channels: int | None = None
+    """Of a ResNet's first stage, if not 16 (or 64); later ones have twice as many."""
     stem: Stem = "cifar"
     """imagenet: 7x7 convolution and pooling first, for large images."""
     norm: Norm = "group"
@@ -253,8 +255,11 @@ def config_hash(config: Any) -> str:
     """
     values = as_dict(config)
     for name in SPEED_ALONE:
-        part, field_name = name.split(".")
-        values.get(part, {}).pop(field_name, None)
+        *parts, last = name.split(".")
+        within = values
+        for part in parts:
+            within = within.get(part, {})
+        within.pop(last, None)
     text = json.dumps(values, sort_keys=True)
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 

@@ -159,8 +159,13 @@ def _model(
         "dtype": jnp.dtype(options.dtype),
     }
     if options.width is not None:
+        if options.channels is not None:
+            raise InputError(
+                f"channels is {options.channels} and width {options.width}; a wide "
+                "ResNet's channels follow from its width"
+            )
         return wide_resnet(options.depth, options.width, classes, **fields)
-    return resnet(options.depth, classes, **fields)
+    return resnet(options.depth, classes, channels=options.channels, **fields)
 
 
 def _inputs(config: ExperimentConfig) -> Inputs:

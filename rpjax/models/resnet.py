@@ -28,23 +28,35 @@ CIFAR_DEPTHS = (8, 20, 26, 32, 44, 56, 110)
 STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 
 
-def resnet(depth: int, classes: int, **options: Any) -> "ResNet":
+def resnet(
+    depth: int, classes: int, *, channels: int | None = None, **options: Any
+) -> "ResNet":
     """A pre-activated ResNet by depth.
 
     6n + 2 (8, 20, 26, 32, 44, 56, 110) are the CIFAR nets of He et al. (arXiv
     1603.05027): three stages of width 16, 32, 64. 18, 34 and 50 have four stages of
-    width 64 to 512, with bottleneck blocks in 50. `options` are the fields of `ResNet`:
+    width 64 to 512, with bottleneck blocks in 50. `channels` are the first stage's, if
+    not 16 or 64; each stage has twice as many. `options` are the fields of `ResNet`:
     perturbation, stem, norm, groups, norm_last, shortcut, standardise, skip,
     residual_bound, convolution, dtype.
     """
+    if channels is not None and channels < 1:
+        raise InputError(f"channels is {channels}; it must be >= 1")
     if depth in CIFAR_DEPTHS:
-        stages = ((depth - 2) // 6,) * 3
-        return ResNet(stages=stages, widths=(16, 32, 64), classes=classes, **options)
+        first = channels or 16
+        return ResNet(
+            stages=((depth - 2) // 6,) * 3,
+            widths=(first, 2 * first, 4 * first),
+            stem_width=first,
+            classes=classes,
+            **options,
+        )
     if depth in STAGES:
+        first = channels or 64
         return ResNet(
             stages=STAGES[depth],
-            widths=(64, 128, 256, 512),
-            stem_width=64,
+            widths=(first, 2 * first, 4 * first, 8 * first),
+            stem_width=first,
             bottleneck=depth == 50,
             classes=classes,
             **options,
