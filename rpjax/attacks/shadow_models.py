@@ -14,7 +14,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -27,7 +27,7 @@ from rpjax.data.records import Records
 from rpjax.errors import InputError
 from rpjax.learners import Learner, State
 from rpjax.training import fit
-from rpjax.training.devices import Devices
+from rpjax.training.devices import MEMBER, Devices
 from rpjax.training.progress import Reporter, Silent
 
 DEPLOYED = {"deployed": Question()}
@@ -61,7 +61,7 @@ def shadow_models(
     chunk: int = 16,
     weights: bool = False,
     about: Mapping[str, Any] | None = None,
-    devices: Devices = None,
+    devices: Devices | Literal["all"] = None,
     report: Reporter | None = None,
     checkpoint_seconds: float = 60.0,
 ) -> ShadowModels:
@@ -78,6 +78,8 @@ def shadow_models(
     chunk: how many models to train side by side; halved when memory does not suffice.
         It changes no model.
     weights: keep the parameters too, so that later calls can ask other questions.
+    devices: see `rpjax.training.devices.layout`; "all" are as many of all devices as
+        divide the models that are trained at once.
     checkpoint_seconds: how long to train between two checkpoints of a chunk.
     about: what training depends on and the learner does not tell, such as the hash of
         a configuration: a folder is only used again for the same.
@@ -112,12 +114,12 @@ def shadow_models(
         options={
             "batch_size": batch_size,
             "steps": steps,
-            "devices": devices,
             "checkpoint_seconds": checkpoint_seconds,
         },
         asked=dict(asked),
         questions=dict(questions),
         weights=weights,
+        devices=devices,
         report=report or Silent(),
     )
     if folder is None:
@@ -154,6 +156,7 @@ class _Work:
     asked: dict[str, Records]
     questions: dict[str, Question]
     weights: bool
+    devices: Devices | Literal["all"]
     report: Reporter
 
     def all(self, kept: Memory | Folder, chunk: int) -> ShadowModels:
@@ -210,6 +213,7 @@ class _Work:
             seed=seeds,
             noise_seed="fixed",
             checkpoints=kept.checkpoints(numbers),
+            devices=self._devices(len(numbers)),
             report=_Share(self.report, before, len(numbers), total),
             **self.options,
         )
@@ -244,7 +248,7 @@ class _Work:
             kept.keep(number, found[place] | own)
 
     def _answers(self, state: State, seeds: list[int]) -> Kept:
-        devices = self.options["devices"]
+        devices = self._devices(len(seeds))
         answers = {
             name: ask(self.learner, state, self.asked[name], question, seeds, devices)
             for name, question in self.questions.items()
@@ -256,6 +260,13 @@ class _Work:
                     "diverged; train with a smaller learning rate"
                 )
         return answers
+
+    def _devices(self, models: int) -> Devices:
+        """Where so many models are trained and asked."""
+        if self.devices != "all":
+            return self.devices
+        counts = range(1, jax.local_device_count() + 1)
+        return {MEMBER: max(count for count in counts if models % count == 0)}
 
     def facts(self) -> dict[str, Any]:
         """What all models have in common, and must in a later call."""

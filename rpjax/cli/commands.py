@@ -19,6 +19,8 @@ from rpjax.cli import account, data, features
 from rpjax.errors import InputError
 from rpjax.experiments import (
     ExperimentConfig,
+    RunFolder,
+    audit,
     compare,
     prepare,
     read_config,
@@ -27,6 +29,7 @@ from rpjax.experiments import (
     sweep,
     to_yaml,
 )
+from rpjax.experiments.audit_config import AuditConfig, AuditExperiment
 from rpjax.experiments.config import METHODS, Method, to_be_released
 from rpjax.experiments.recipes import Recipe
 from rpjax.files import write_text
@@ -37,6 +40,7 @@ Folder = tyro.conf.Positional[Path]
 
 # several processes may do these together; they are joined before a device is touched
 DISTRIBUTED = ("compare", "train", "evaluate", "attack")
+MOST_CORES = 8
 ARRAY = ("SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX")
 
 
@@ -108,6 +112,28 @@ class Attack:
 
 
 @dataclass(frozen=True)
+class Audit:
+    """Plant canaries, train models by the hundred, attack them all, bound epsilon.
+
+    Of each method, set A of models makes the attacks, and set B is audited: on both,
+    coins decide which canaries a model was trained on. Results go to attacks.json, and
+    from there to attacks.html, attacks.md and figures; scores and coins to attacks.npz.
+
+    --config FILE takes options from a YAML file, --run FOLDER the configuration of a
+    run in that folder; what stands beside them comes on top.
+    """
+
+    config: ExperimentConfig = field(default_factory=ExperimentConfig)
+    audit: AuditConfig = field(default_factory=AuditConfig)
+    out: Path = Path("audit")
+    """Folder for everything that is written."""
+    resume: bool = False
+    """Go on with the interrupted audit in the folder."""
+    overwrite: bool = False
+    """Replace the audit in the folder."""
+
+
+@dataclass(frozen=True)
 class Verify:
     """Prove by experiment that `rpjax train --method dpsgd` is what it claims to be.
 
@@ -127,10 +153,10 @@ class Verify:
 
 @dataclass(frozen=True)
 class Report:
-    """Write report.html, report.md and the figures of a results.json, and the table."""
+    """Write pages, tables and figures of a results.json or an attacks.json again."""
 
     run: Folder
-    """Folder that holds a results.json."""
+    """Folder that holds a results.json, or an audit's attacks.json."""
 
 
 @dataclass(frozen=True)
@@ -205,6 +231,10 @@ def _with_defaults(kind: Any, argv: list[str]) -> tuple[list[str], Any, Recipe |
         return argv, None, None
     argv, name = _taken(argv, "--recipe")
     argv, file = _taken(argv, "--config")
+    if kind is Audit and file is None:
+        argv, run = _taken(argv, "--run")
+        if run is not None:
+            return argv, _of_run(Path(run)), None
     if name is None and file is None:
         return argv, None, None
     default, recipe = kind(), None
@@ -216,6 +246,11 @@ def _with_defaults(kind: Any, argv: list[str]) -> tuple[list[str], Any, Recipe |
     if file is not None:
         default = _replaced(default, read_config(Path(file), default.config))
     return argv, default, recipe
+
+
+def _of_run(folder: Path) -> Audit:
+    """The audit of what a run did: its methods, with its noise."""
+    return Audit(RunFolder(folder).config(), AuditConfig(dp_noise="target"))
 
 
 def _replaced(options: Any, config: ExperimentConfig) -> Any:
@@ -284,6 +319,27 @@ def _attack(options: Attack, console: Console) -> None:
     _reported(results, options.run, console)
 
 
+def _audit(options: Audit, console: Console) -> None:
+    # a processor's cores train models side by side; too late if it was touched already
+    with contextlib.suppress(RuntimeError):
+        jax.config.update("jax_num_cpu_devices", min(MOST_CORES, os.cpu_count() or 1))
+    results = audit(
+        AuditExperiment(options.config, options.audit),
+        options.out,
+        resume=options.resume,
+        overwrite=options.overwrite,
+        console=console,
+    )
+    _audit_reported(results, options.out, console)
+
+
+def _audit_reported(results: dict[str, Any], out: Path, console: Console) -> None:
+    written = report.audits.write(results, out)
+    console.print()
+    console.print(report.audits.table(results, console.width))
+    console.print(f"written: {out / 'attacks.json'}, {written[0]}", highlight=False)
+
+
 def _verify(options: Verify, console: Console) -> int:
     # so that there are two devices to compare; too late if one was touched already
     with contextlib.suppress(RuntimeError):
@@ -307,6 +363,9 @@ def _verify(options: Verify, console: Console) -> int:
 
 
 def _report(options: Report, console: Console) -> None:
+    if (options.run / "attacks.json").is_file():
+        _audit_reported(report.audits.load(options.run), options.run, console)
+        return
     _reported(report.load(options.run), options.run, console)
 
 
@@ -369,6 +428,7 @@ _COMMANDS: dict[str, tuple[type, Callable[..., int | None]]] = {
     "train": (Train, _train),
     "evaluate": (Evaluate, _evaluate),
     "attack": (Attack, _attack),
+    "audit": (Audit, _audit),
     "account": (account.Account, account.run),
     "verify": (Verify, _verify),
     "data": (data.Data, data.run),

@@ -16,6 +16,7 @@ import numpy as np
 
 from rpjax import distributed
 from rpjax.errors import InputError
+from rpjax.experiments.audit_config import AuditExperiment
 from rpjax.experiments.config import (
     METHODS,
     SPEED_ALONE,
@@ -28,7 +29,7 @@ from rpjax.experiments.config import (
 from rpjax.files import write_arrays, write_json, write_text
 from rpjax.privacy.documents import document
 
-MARK = "# the configuration of an rpjax run\n"
+BEGINNING = "# the configuration of an rpjax "
 REPORT = (
     *("report.html", "report.md"),
     *(f"figures/{name}.*" for name in ("tradeoff", "roc", "training", "cost")),
@@ -46,6 +47,11 @@ PARTS = tuple(
 class RunFolder:
     """The files of one experiment."""
 
+    what = "run"
+    default: Any = ExperimentConfig()
+    results = "results.json"
+    written: tuple[str, ...] = ("results.json", "guarantee.json", *REPORT, *PARTS)
+
     def __init__(self, path: Path) -> None:
         self.path = path
 
@@ -53,11 +59,11 @@ class RunFolder:
     def start(
         cls,
         path: Path,
-        config: ExperimentConfig,
+        config: Any,
         *,
         resume: bool = False,
         overwrite: bool = False,
-    ) -> "RunFolder":
+    ) -> Any:
         """A folder for `config`: new, emptied, or the same experiment's again."""
         folder = cls(path)
         folder.check(resume=resume, overwrite=overwrite)
@@ -66,8 +72,8 @@ class RunFolder:
             changed = [name for name in changed if name not in SPEED_ALONE]
             if changed:
                 raise InputError(
-                    f"{changed[0]} differs from the run in {path}; resume with the "
-                    "same configuration, or name a new folder"
+                    f"{changed[0]} differs from the {cls.what} in {path}; resume with "
+                    "the same configuration, or name a new folder"
                 )
         if overwrite:
             folder._clear()
@@ -84,27 +90,30 @@ class RunFolder:
         if not self.path.exists() or not any(self.path.iterdir()):
             return
         file = self.path / "config.yaml"
-        if not (file.is_file() and file.read_bytes().startswith(MARK.encode())):
+        if not (file.is_file() and file.read_bytes().startswith(self._mark())):
             raise InputError(
                 f"out is {self.path}, which holds files of something else; "
                 "name a new folder"
             )
         if not (resume or overwrite):
             raise InputError(
-                f"out is {self.path}, which holds another run; go on with --resume, "
-                "replace it with --overwrite, or name a new folder"
+                f"out is {self.path}, which holds another {self.what}; go on with "
+                "--resume, replace it with --overwrite, or name a new folder"
             )
 
-    def config(self) -> ExperimentConfig:
-        """The configuration of the run in this folder."""
+    def config(self) -> Any:
+        """The configuration of what is in this folder, as `default` is one."""
         file = self.path / "config.yaml"
         if not file.exists():
-            raise InputError(f"{self.path} holds no run (no config.yaml)")
-        return read_config(file)
+            raise InputError(f"{self.path} holds no {self.what} (no config.yaml)")
+        return read_config(file, self.default)
 
-    def configure(self, config: ExperimentConfig) -> None:
+    def configure(self, config: Any) -> None:
         """Name the experiment that is in this folder."""
-        write_text(self.path / "config.yaml", MARK + to_yaml(config))
+        write_text(self.path / "config.yaml", self._mark().decode() + to_yaml(config))
+
+    def _mark(self) -> bytes:
+        return f"{BEGINNING}{self.what}\n".encode()
 
     def checkpoints(self, name: str) -> Path:
         """Where the training `name` keeps its checkpoints."""
@@ -122,13 +131,13 @@ class RunFolder:
         distributed.together(lambda: self._keep(name, part, arrays), only_first=True)
 
     def conclude(self, results: dict[str, Any]) -> None:
-        """Write guarantee.json and results.json: the experiment is through."""
+        """Write guarantee.json and the results: the experiment is through."""
         distributed.together(lambda: self._conclude(results), only_first=True)
 
     def _conclude(self, results: dict[str, Any]) -> None:
         proved = [(m["name"], m["label"], m["guarantee"]) for m in results["methods"]]
         write_json(self.path / "guarantee.json", document(proved))
-        write_json(self.path / "results.json", results)
+        write_json(self.path / self.results, results)
 
     def _keep(
         self, name: str, part: dict[str, Any], arrays: dict[str, np.ndarray]
@@ -139,7 +148,7 @@ class RunFolder:
 
     def _clear(self) -> None:
         """Remove what a run leaves, by name; config.yaml stays, to be replaced."""
-        for pattern in ("results.json", "guarantee.json", *REPORT, *PARTS):
+        for pattern in self.written:
             for target in self.path.glob(pattern):
                 if target.is_dir():
                     shutil.rmtree(target)
@@ -147,12 +156,29 @@ class RunFolder:
                     target.unlink()
 
 
-def read_config(file: Path, base: ExperimentConfig | None = None) -> ExperimentConfig:
+class AuditFolder(RunFolder):
+    """The files of one audit; a folder in ``shadows/`` for each method and set."""
+
+    what = "audit"
+    default: Any = AuditExperiment()
+    results = "attacks.json"
+    written = (
+        *("attacks.json", "attacks.npz", "guarantee.json", "most_exposed.csv"),
+        *("attacks.html", "attacks.md", "figures/attacks_*.*"),
+        *(f"methods/{name}{kind}" for name in METHODS for kind in (".json", ".npz")),
+        *(f"shadows/{name}" for name in METHODS),
+    )
+
+    def shadows(self, method: str, name: str) -> Path:
+        """Where the models of one method and set are kept."""
+        return self.path / "shadows" / method / name
+
+
+def read_config(file: Path, base: Any = None) -> Any:
     """The configuration in a YAML file; what it leaves out is as in `base`."""
     if not file.is_file():
         raise InputError(f"config is {file}; there is no such file")
     try:
-        config: ExperimentConfig = from_yaml(file.read_text("utf-8"), base)
+        return from_yaml(file.read_text("utf-8"), base)
     except UnicodeDecodeError as error:
         raise InputError(f"config is {file}; it is not a text file") from error
-    return config
