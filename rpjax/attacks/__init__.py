@@ -20,6 +20,7 @@ from rpjax.attacks.noise_aware import (
 )
 from rpjax.attacks.questions import EIGHTEEN, Question, View, ask
 from rpjax.attacks.ratio import base, difficulty_calibrated, population_quantile, rmia
+from rpjax.attacks.reconstruction import invert_features, invert_gradient
 from rpjax.attacks.salem import SALEM
 from rpjax.attacks.shadow_models import ShadowModels, shadow_models
 from rpjax.attacks.shadows import Bank, ask_target, shadows
@@ -71,6 +72,8 @@ __all__ = [
     "effect_sizes",
     "ensemble_lira",
     "expose",
+    "invert_features",
+    "invert_gradient",
     "joint_lira",
     "leave_one_out",
     "lira",
