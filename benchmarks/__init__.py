@@ -13,6 +13,7 @@ BENCHMARKS = {
     "roofline": "how much of the device's measured peak a training step reaches",
     "generators": "what a Strategy I step costs by generator of its random numbers",
     "guarantees": "the noise that guarantees need, for the norms of real images",
+    "reconstruction": "images from gradients and noisy features, by mechanism",
     "features": "accuracy against epsilon: noisy features, and DP-SGD beside them",
     "noise": "what DP-SGD's noise of a step costs by its source",
 }

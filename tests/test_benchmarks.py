@@ -92,6 +92,7 @@ TINY = {
         "net_steps": 1,
         "train_records": 200,
     },
+    "reconstruction": {"quick": True},
     "noise": {"normals": 1_000, "draws": 2, "rounds": 1},
 }
 
