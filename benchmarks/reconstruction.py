@@ -141,7 +141,12 @@ def _baselines(scene: Scene) -> list[Row]:
         settings.seed,
     )
     truth = scene.pixels[:count, None]
-    shown = {"attack": "true image", "images": count, "pictures": pictures(truth)}
+    shown = {
+        "attack": "true image",
+        "images": count,
+        "shape": list(scene.train.shape),
+        "pictures": pictures(truth),
+    }
     made = [
         {"attack": f"no attack: {words}", **judged(guess[:, None], truth)}
         for words, guess in zip(
@@ -190,7 +195,10 @@ BENCHMARK = Benchmark(
         ("PSNR, dB", _with_reach("psnr", 1)),
         ("SSIM", _with_reach("ssim", 2)),
         ("Total variation", lambda row: f"{row.get('total_variation', '')}"),
-        ("Seconds", lambda row: f"{row['seconds']:.0f}" if "seconds" in row else ""),
+        (
+            "Seconds",
+            lambda row: f"{row['took_seconds']:.0f}" if "took_seconds" in row else "",
+        ),
     ),
     figure,
 )

@@ -105,7 +105,7 @@ def _attacked(
         "labels_right": float(read.mean()) if size == 1 else None,
         **judged(guess, truth),
         "cost": float(np.mean(found.cost)),
-        "seconds": time.perf_counter() - began,
+        "took_seconds": time.perf_counter() - began,
     }
 
 
@@ -174,7 +174,7 @@ def _inverted(scene: Scene, case: Case, draws: int) -> Row:
         "labels_right": None,
         **judged(guess[:, None], scene.pixels[:count, None]),
         "cost": cost,
-        "seconds": time.perf_counter() - began,
+        "took_seconds": time.perf_counter() - began,
     }
 
 
@@ -204,9 +204,10 @@ def judged(guess: np.ndarray, truth: np.ndarray) -> Row:
     return {**row, "pictures": pictures(guess)}
 
 
-def pictures(images: np.ndarray) -> list[Any]:
-    """The first few as whole numbers 0 to 255, for the figure."""
-    flat = images.reshape(-1, *images.shape[2:])[:SHOWN]
-    grey = np.clip(np.rint((flat + 1) * 127.5), 0, 255).astype(int)
-    made: list[Any] = grey.tolist()
+def pictures(images: np.ndarray) -> list[list[int]]:
+    """The first few, each as whole numbers 0 to 255 in a row, for the figure."""
+    few = images.reshape(-1, int(np.prod(images.shape[2:])))[:SHOWN]
+    made: list[list[int]] = (
+        np.clip(np.rint((few + 1) * 127.5), 0, 255).astype(int).tolist()
+    )
     return made

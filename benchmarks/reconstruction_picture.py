@@ -23,8 +23,8 @@ def figure(record: dict[str, Any], theme: Theme) -> Figure:
     truth = next(row for row in rows if row["attack"] == "true image")
     luck = [row for row in rows if row["attack"].startswith("no attack")]
     shown = {
-        "From one record's gradient": _chosen(rows, "gradient"),
-        "From the first block's features": _chosen(rows, "features"),
+        "One record's gradient, before training": _chosen(rows, "gradient", False),
+        "First block's features, after it": _chosen(rows, "features", True),
     }
     lines = 1 + len(luck) + max(map(len, shown.values()))
     made = blank(WIDTH, 0.5 + 0.42 * lines)
@@ -33,21 +33,21 @@ def figure(record: dict[str, Any], theme: Theme) -> Figure:
     for column, (title, own) in zip(grid.T, shown.items(), strict=True):
         whole = [("true image", truth), *((_words(row), row) for row in (*luck, *own))]
         for axes, (words, row) in zip(column, whole, strict=False):
-            _strip(axes, row, words)
-        column[0].set_title(title)
+            _strip(axes, row, words, truth["shape"])
+        column[0].set_title(title, loc="right", fontsize=9)
         for axes in column[len(whole) :]:
             axes.set_visible(False)
     return made
 
 
-def _chosen(rows: list[Row], attack: str) -> list[Row]:
-    """Those of the small untrained net, one record at a time."""
+def _chosen(rows: list[Row], attack: str, trained: bool) -> list[Row]:
+    """Those of the small net, one record at a time."""
     return [
         row
         for row in rows
         if row["attack"] == attack
         and row["net"] == "small"
-        and not row["trained"]
+        and row["trained"] == trained
         and row["batch"] == 1
     ]
 
@@ -61,9 +61,9 @@ def _words(row: Row) -> str:
     return words + (f", mean of {row['draws']}" if (row["draws"] or 1) > 1 else "")
 
 
-def _strip(axes: Any, row: Row, words: str) -> None:
+def _strip(axes: Any, row: Row, words: str, shape: list[int]) -> None:
     """The images of a row side by side, and at the left what they are."""
-    images = np.asarray(row["pictures"], np.float64)
+    images = np.asarray(row["pictures"], np.float64).reshape(-1, *shape)
     gap = np.full((images.shape[1], 1, images.shape[3]), np.nan)
     parts = [part for image in images for part in (image, gap)][:-1]
     strip = np.concatenate(parts, 1)
@@ -77,6 +77,6 @@ def _strip(axes: Any, row: Row, words: str) -> None:
     for spine in axes.spines.values():
         spine.set_visible(False)
     quality = (
-        "" if row.get("psnr") is None else f"\n{row['psnr']:.1f} dB, {row['ssim']:.2f}"
+        "" if row.get("psnr") is None else f"\n{row['psnr']:.1f} dB, {row['ssim']:z.2f}"
     )
     axes.set_ylabel(words + quality, rotation=0, ha="right", va="center", fontsize=8)

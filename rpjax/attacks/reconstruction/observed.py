@@ -120,8 +120,8 @@ class Imitation:
             own = rp_keys.per_record(rp_keys.view(key, number), jnp.arange(len(pixels)))
             return self.gradient(params, own, pixels, labels)
 
-        # one after another: side by side, the program that XLA makes for the CPU (jaxlib
-        # 0.10.2) broke off with a segmentation fault for Strategy II
+        # one after another: side by side, what XLA makes of Strategy II for the CPU
+        # (jaxlib 0.10.2) breaks off with a segmentation fault
         many = jax.lax.map(drawn, jnp.arange(self.draws))
         return jax.tree.map(lambda leaf: leaf.mean(0), many)
 
