@@ -3,7 +3,6 @@
 from typing import Any
 
 import flax.linen as nn
-import jax.numpy as jnp
 import optax
 
 from rpjax import keys as rp_keys
@@ -98,8 +97,3 @@ def imitation(name: str, model: Any, size: int, draws: int) -> Imitation:
     """What the attacker runs; one record's clipping changes no direction."""
     clipped = mechanism(name)[0] == "dpsgd" and size > 1
     return Imitation(model, Flat(CLIP_NORM) if clipped else None, draws)
-
-
-def zeros(shape: tuple[int, ...]) -> Any:
-    """An image for `init`."""
-    return jnp.zeros((1, *shape), jnp.uint8)
