@@ -9,6 +9,7 @@ from rpjax.report import audits
 from rpjax.report.drawing import DARK, LIGHT, Theme
 from rpjax.report.figures import all_figures, cost, roc, tradeoff, training
 from rpjax.report.html import page
+from rpjax.report.imbalance import class_counts_figure
 from rpjax.report.markdown import text
 from rpjax.report.results import SCHEMA, Results, check, load
 from rpjax.report.sweep import sweep_figure, sweep_table, sweep_write
@@ -25,6 +26,7 @@ __all__ = [
     "all_figures",
     "audits",
     "check",
+    "class_counts_figure",
     "cost",
     "load",
     "page",
