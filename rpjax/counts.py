@@ -91,6 +91,36 @@ class Counts:
         return np.array(self.values)
 
 
+@dataclasses.dataclass(frozen=True)
+class ClassLosses:
+    """Mean loss of each class, in label order, as MSFE weighs its classes by.
+
+    values: finite and 0 or more, in the loss's unit.
+    source: "released", by a mechanism that is accounted, or "data".
+
+    Raises:
+        InputError: for other values, or an unknown source.
+    """
+
+    values: tuple[float, ...]
+    source: Literal["released", "data"]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "values", tuple(float(v) for v in self.values))
+        for label, value in enumerate(self.values):
+            if not 0 <= value < math.inf:
+                raise InputError(
+                    f"class losses: {value} for class {label}; must be finite and >= 0"
+                )
+        if self.source not in ("released", "data"):
+            raise InputError(f"source is {self.source!r}; it is one of released, data")
+
+    @property
+    def private(self) -> bool:
+        """Whether using them costs nothing more."""
+        return self.source != "data"
+
+
 def counted(labels: npt.ArrayLike, classes: int) -> Counts:
     """The counts of these labels: data, until they are released.
 

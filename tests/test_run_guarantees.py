@@ -198,6 +198,7 @@ def test_the_guarantee_of_dpsgd_is_its_accountants(private_run, asked):
         "models": 1,
         "noise_seed": "fixed",
         "noise_reused": False,
+        "released_counts": False,
     }
 
 

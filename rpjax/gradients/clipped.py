@@ -45,44 +45,53 @@ def clipped_sum(
     rule: Rule,
     engine: EngineName = "vmap",
     microbatch: int | None = None,
-) -> Callable[[PyTree, PyTree, Array], Clipped]:
+) -> Callable[..., Clipped]:
     """Sum of per-example gradients, each bounded by `rule`.
 
     loss: (params, one record) -> (scalar, auxiliary arrays).
     engine: how gradients are computed; the answer is the same.
     microbatch: records whose gradients are in memory at once; None is all of them. What
         comes after the last valid record is not computed at all.
-    Returns (params, records with a leading axis b, valid (b,)) -> `Clipped`.
+    Returns (params, records with a leading axis b, valid (b,), after=None) ->
+    `Clipped`. after: factors >= 0, (b,), each record's own, that multiply gradients
+    which are clipped already.
 
     Guarantee: adding or removing one valid record moves the sum by at most
-    ``rule.sensitivity()`` in l2 norm (up to float32 rounding); an invalid one moves it
-    by exactly nothing; a gradient that is not finite counts as zero.
+    ``rule.sensitivity()`` in l2 norm (up to float32 rounding), times the largest
+    `after` that any record can have; an invalid one moves it by exactly nothing; a
+    gradient that is not finite counts as zero.
     """
     examples = ENGINES[engine]
 
-    def at_once(params: PyTree, records: PyTree, valid: Array) -> Clipped:
+    def at_once(
+        params: PyTree, records: PyTree, valid: Array, after: Array | None
+    ) -> Clipped:
         found = examples(loss, params, records)
         norms = rules.norms(found.squares)
         counted = valid & jnp.isfinite(norms)
+        times = lambda w: w if after is None else w * after
         weights = _shared(
-            lambda w: jnp.where(counted, w, 0.0), rule.weights(found.squares)
+            lambda w: jnp.where(counted, times(w), 0.0), rule.weights(found.squares)
         )
         return Clipped(found.weighted(weights), norms, found.aux)
 
-    def in_parts(params: PyTree, records: PyTree, valid: Array) -> Clipped:
+    def in_parts(
+        params: PyTree, records: PyTree, valid: Array, after: Array | None = None
+    ) -> Clipped:
         if microbatch is None or len(valid) <= microbatch:
-            return at_once(params, records, valid)
-        return _in_microbatches(at_once, microbatch, params, records, valid)
+            return at_once(params, records, valid, after)
+        return _in_microbatches(at_once, microbatch, params, records, valid, after)
 
     return in_parts
 
 
 def _in_microbatches(
-    at_once: Callable[[PyTree, PyTree, Array], Clipped],
+    at_once: Callable[[PyTree, PyTree, Array, Array | None], Clipped],
     size: int,
     params: PyTree,
     records: PyTree,
     valid: Array,
+    after: Array | None,
 ) -> Clipped:
     """The same, `size` records at a time, up to the last valid one."""
     count = len(valid)
@@ -97,7 +106,8 @@ def _in_microbatches(
     def part(number: Array) -> Clipped:
         own = jax.tree.map(lambda leaf: chunk(leaf, number), records)
         counted = jax.lax.dynamic_slice_in_dim(real, number * size, size)
-        return at_once(params, own, counted)
+        factors = None if after is None else chunk(after, number)
+        return at_once(params, own, counted, factors)
 
     def add(number: Array, so_far: Clipped) -> Clipped:
         new = part(number)

@@ -68,6 +68,10 @@ class Mechanism:
         shuffled epochs.
     noise_source: what draws DP-SGD's noise from the secret bits.
     trained: which parameters are trained, in words; None is all of them.
+    class_weights: (first step, largest weight), rising, where classes have weights
+        after clipping (DP-SGD): what the clip norm is multiplied with from there on.
+    released_counts: whether the loss knows counts or class losses that a mechanism of
+        its own released, whose cost comes on top.
     The other fields: see `rpjax.learners.supervised` and `rpjax.learners.dpsgd`.
     """
 
@@ -93,6 +97,13 @@ class Mechanism:
     sampling: Literal["poisson", "shuffled"] = "poisson"
     noise_source: Literal["threefry", "secure"] = "threefry"
     trained: str | None = None
+    class_weights: tuple[tuple[int, float], ...] = ()
+    released_counts: bool = False
+
+    def largest_weight(self, step: int) -> float:
+        """The largest class weight at this step, 1 where there are none."""
+        begun = [weight for start, weight in self.class_weights if start <= step]
+        return begun[-1] if begun else 1.0
 
     @property
     def private(self) -> bool:

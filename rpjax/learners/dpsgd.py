@@ -24,7 +24,8 @@ from rpjax.gradients.clipping import rule as rule_named
 from rpjax.learners.base import Batch, Implementation, Info, Learner, Mechanism, State
 from rpjax.learners.freezing import Trained
 from rpjax.learners.inputs import Inputs, noise_keys
-from rpjax.learners.losses import cross_entropy
+from rpjax.learners.losses import Loss, Losses, cross_entropy
+from rpjax.learners.losses.loss import largest_weights
 from rpjax.learners.networks import Network, built, leaves_open, linen
 from rpjax.learners.reduction import summed, vary
 from rpjax.learners.supervised import (
@@ -38,7 +39,6 @@ from rpjax.noise import Source as NoiseSource
 
 Engine = Literal["auto", "vmap", "two_pass", "bookkeeping"]
 Sampling = Literal["poisson", "shuffled"]
-Losses = Callable[[Array, Array], Array]
 
 # the gradients of so many records of ResNet-8 on 32 x 32 pixels stay in a CPU's cache
 CPU_MICROBATCH = 32
@@ -91,6 +91,8 @@ class Settings:
                 "engine is 'two_pass', which has one weight a record; per_layer "
                 "clipping needs 'vmap' or 'bookkeeping'"
             )
+        if isinstance(self.loss, Loss):
+            self.loss.refuse_unless_private()
         if isinstance(self.rule, Adaptive):
             self.rule.gradient_noise_multiplier(self.noise_multiplier, self.batch_size)
 
@@ -98,6 +100,22 @@ class Settings:
     def rule(self) -> Rule:
         """The clipping rule, with its clip norm."""
         return rule_named(self.clipping, self.clip_norm)
+
+    @property
+    def weighted(self) -> Loss | None:
+        """The loss, if it has class weights."""
+        loss = self.loss
+        return loss if isinstance(loss, Loss) and loss.phases else None
+
+    def sensitivity(self, rule: Rule, step: Array) -> Any:
+        """l2 distance by which a record can move the weighted sum of this step.
+
+        Class weights come after clipping, so the largest of them counts for everybody:
+        noise that depended on who is in the batch would tell.
+        """
+        if self.weighted is None:
+            return rule.sensitivity()
+        return rule.sensitivity() * jnp.max(self.weighted.weights_at(step))
 
     @property
     def trained(self) -> Trained:
@@ -144,7 +162,11 @@ def dpsgd(
         batches, whose guarantee has no amplification by sampling.
     noise: what draws the noise from 256 secret bits: "threefry", or "secure", a
         cryptographic generator on the host.
-    loss: (logits (b, k), labels (b,)) -> losses (b,).
+    loss: (logits (b, k), labels (b,)) -> losses (b,), a function of each record alone;
+        or one of `rpjax.learners.losses`. Class counts in it have to be public or
+        released with noise; class weights are applied after clipping, and the noise is
+        scaled to clip_norm times the largest of them. What a release of counts cost
+        comes on top of the guarantee.
 
     One record is one unit of privacy, so a model with BatchNorm is refused. The noise
     comes from 256 bits in the state, not from the run's key.
@@ -246,6 +268,10 @@ def _mechanism(model: Any, inputs: Inputs, settings: Settings) -> Mechanism:
         sampling=settings.sampling,
         noise_source=settings.noise,
         trained=None if settings.trainable is None else str(settings.trained),
+        class_weights=largest_weights(settings.weighted.phases)
+        if settings.weighted is not None
+        else (),
+        released_counts=isinstance(settings.loss, Loss) and settings.loss.released,
     )
 
 
@@ -280,8 +306,11 @@ def _clipped(
         size = settings.microbatch or _microbatch(
             len(batch.valid), settings.batch_size / _devices(axis)
         )
+        after = None
+        if settings.weighted is not None:
+            after = settings.weighted.weights_at(state.step)[batch.labels]
         return clipped_sum(loss, rule, engine, size)(
-            params, (own, pixels, batch.labels), batch.valid
+            params, (own, pixels, batch.labels), batch.valid, after
         )
 
     return clipped
@@ -334,7 +363,7 @@ def _released(
     """What leaves the mechanism: the noisy mean gradient, and the next statistics."""
     sigma, size = settings.noise_multiplier, settings.batch_size
     if not isinstance(rule, Adaptive):
-        scale = sigma * rule.sensitivity()
+        scale = sigma * settings.sensitivity(rule, state.step)
         source = settings.noise
         noisy = noised(total, state.secret, state.step, scale, size, source)
         return noisy, state.stats
@@ -349,7 +378,8 @@ def _released_with_count(
     if sigma == 0:
         gradient = jax.tree.map(lambda t: t / size, total)
     else:
-        own = rule.gradient_noise_multiplier(sigma, size) * rule.sensitivity()
+        own = rule.gradient_noise_multiplier(sigma, size)
+        own = own * settings.sensitivity(rule, state.step)
         count = rule.count_noise(size)
         # in units of their noise the two are one vector, and get one draw
         scaled = (jax.tree.map(lambda t: t / own, total), below / count)

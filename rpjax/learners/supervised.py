@@ -15,7 +15,8 @@ from rpjax.errors import InputError
 from rpjax.learners.base import Batch, Info, Learner, Mechanism, State
 from rpjax.learners.inputs import Draw, Inputs, noise_keys
 from rpjax.learners.label_noise import LabelNoise
-from rpjax.learners.losses import correct, cross_entropy
+from rpjax.learners.losses import Loss, Losses, correct, cross_entropy, per_record
+from rpjax.learners.losses.classwise import tally
 from rpjax.learners.networks import (
     Combine,
     Mapping,
@@ -34,8 +35,9 @@ def supervised(
     inputs: Inputs | None = None,
     draw: Draw = "step",
     label_noise: LabelNoise | None = None,
+    loss: Losses = cross_entropy,
 ) -> Learner:
-    """Minimise the mean cross-entropy of a model, through its noise if it has some.
+    """Minimise the mean loss of a model, through its noise if it has some.
 
     model: a Linen module called as ``model(keys, pixels, train)``, such as
         `rpjax.models.resnet`; its `perturbation` makes this Strategy I or II.
@@ -44,7 +46,16 @@ def supervised(
         for each record through the whole training, by the record's id.
     label_noise: randomised response on the labels, drawn once for each record, with the
         loss corrected for it; the guarantee then covers whole records.
+    loss: (logits (b, k), labels (b,)) -> losses (b,), or one of `rpjax.learners.losses`
+        with class weights or with weights from the batch. A guarantee for the features
+        holds with any of them, since it takes labels, and so counts, for known. The
+        figure "loss" of a step is the mean of the records' own losses, before weights.
     """
+    if label_noise is not None and loss is not cross_entropy:
+        raise InputError(
+            "loss and label_noise are both given; label_noise has a loss of its own, "
+            "corrected for it"
+        )
     inputs = inputs or Inputs()
     if draw not in ("step", "record"):
         raise InputError(f"draw is {draw!r}; it is 'step' or 'record'")
@@ -64,10 +75,12 @@ def supervised(
             raise InputError(
                 f"label_noise has {label_noise.classes} classes and the model {classes}"
             )
-    learner = _learner(linen(model), tx, inputs, mechanism, label_noise)
+    learner = _learner(linen(model), tx, inputs, mechanism, label_noise, loss)
     return learner._replace(
         open=leaves_open(model),
-        using=lambda how: supervised(built(model, how), tx, inputs, draw, label_noise),
+        using=lambda how: supervised(
+            built(model, how), tx, inputs, draw, label_noise, loss
+        ),
     )
 
 
@@ -93,8 +106,9 @@ def _learner(
     inputs: Inputs,
     mechanism: Mechanism,
     label_noise: LabelNoise | None,
+    loss: Losses,
 ) -> Learner:
-    losses = cross_entropy if label_noise is None else label_noise.losses
+    losses = loss if label_noise is None else label_noise.losses
 
     def step(
         key: PRNGKey, state: State, batch: Batch, axis: str | None = None
@@ -109,7 +123,10 @@ def _learner(
             logits, stats = network.apply(
                 noise, params, state.stats, pixels, True, axis=axis
             )
-            return jnp.sum(losses(logits, batch.labels) * batch.valid), (logits, stats)
+            own = losses(logits, batch.labels) * batch.valid
+            if isinstance(losses, Loss):
+                own = own * _weights(losses, logits, batch, state.step, axis)
+            return jnp.sum(own), (logits, stats)
 
         # vary: differentiated as replicated parameters, the gradient would be summed
         # over the axis once more by itself
@@ -135,6 +152,7 @@ def _learner(
             inputs,
             replace(mechanism, members=mechanism.members * members, shared_input=True),
             label_noise,
+            loss,
         )
 
     return Learner(
@@ -144,6 +162,18 @@ def _learner(
         mechanism=mechanism,
         joint=joint,
     )
+
+
+def _weights(
+    loss: Loss, logits: Array, batch: Batch, step: Array, axis: str | None
+) -> Array:
+    """Each record's weight (b,), a constant to the gradient."""
+    losses = jax.lax.stop_gradient(loss(logits, batch.labels))
+    found = None
+    if loss.coupling is not None:
+        own = tally(losses, batch.labels, batch.valid, logits.shape[-1])
+        found = summed(own, axis)
+    return per_record(loss, losses, batch.labels, step, found)
 
 
 def init_with(
@@ -192,7 +222,7 @@ def predict_with(network: Network, inputs: Inputs, noisy: bool) -> Any:
 def figures(
     logits: Array,
     batch: Batch,
-    loss: Callable[[Array, Array], Array] = cross_entropy,
+    loss: Losses = cross_entropy,
 ) -> Info:
     """Sums of a training batch, before the update: valid records, losses, hits."""
     losses, hits = loss(logits, batch.labels), correct(logits, batch.labels)

@@ -47,6 +47,7 @@ def dpsgd_guarantee(
     models: int = 1,
     noise_seed: NoiseSeed = "secret",
     noise_reused: bool = False,
+    released_counts: bool = False,
 ) -> Guarantee:
     """What DP-SGD proves, with other accountants and neighbours beside it.
 
@@ -79,6 +80,8 @@ def dpsgd_guarantee(
         models: trained side by side, of which the guarantee is for each by itself.
         noise_seed: "secret", or "fixed" where the run can be reproduced by a reader.
         noise_reused: whether the same noise served another training on these records.
+        released_counts: whether the loss uses class counts or losses that another
+            mechanism released from these records; its cost is not in these figures.
 
     Raises:
         InputError: a field outside its range.
@@ -97,6 +100,7 @@ def dpsgd_guarantee(
         *(noise_multiplier, sampling_probability, steps, delta, records, capacity),
         *(members, sampling, clipping, noise_source, trained, noise_seed),
         models=models,
+        released_counts=released_counts,
     )
     broken = failed(
         {

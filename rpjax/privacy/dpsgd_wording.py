@@ -58,6 +58,11 @@ CLIPPING = {
         "multiplier σ, the gradient's own noise being the larger for it"
     ),
 }
+RELEASED_COUNTS = (
+    "the class counts or class losses in the loss were released beforehand by a "
+    "mechanism of their own, whose cost is not in this figure and has to be composed "
+    "with it"
+)
 FLOATS: dict[NoiseSource, str] = {
     "threefry": (
         "float32 noise from a pseudo-random generator approximates the theorem's "
@@ -86,10 +91,12 @@ class Facts(NamedTuple):
     trained: str | None
     noise_seed: NoiseSeed
     models: int = 1
+    released_counts: bool = False
 
     def parameters(self) -> dict[str, Any]:
-        """The facts as names and plain values."""
-        return {k: v for k, v in self._asdict().items() if k != "delta"}
+        """The facts as names and plain values; released counts where there are any."""
+        left_out = {"delta"} if self.released_counts else {"delta", "released_counts"}
+        return {k: v for k, v in self._asdict().items() if k not in left_out}
 
     @property
     def participations(self) -> int:
@@ -164,6 +171,7 @@ def assumptions(
     left = [
         *_other_rule(facts.clipping),
         *_frozen(facts.trained),
+        *([RELEASED_COUNTS] if facts.released_counts else []),
         "hyper-parameters and stopping time do not depend on the private records",
         "only the trained weights are released",
         *seed_assumption(facts.noise_seed),

@@ -184,6 +184,7 @@ def guarantee(
             models=facts.models,
             noise_seed=noise_seed,
             noise_reused=noise_reused,
+            released_counts=facts.released_counts,
         )
     bound = facts.input_bound
     pixels = int(np.prod(shape))

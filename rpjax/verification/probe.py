@@ -99,6 +99,7 @@ class Claim:
         if mechanism.clipping == "adaptive":
             norm = float(state.stats["clip_norm"])
         bound = 1.0 if mechanism.clipping == "normalised" else norm
+        bound *= mechanism.largest_weight(int(state.step))
         noise = mechanism.noise_multiplier * bound
         return cls(norm, bound, noise, mechanism.batch_size)
 

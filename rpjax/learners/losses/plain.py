@@ -18,3 +18,12 @@ def correct(
 ) -> Float[Array, " b"]:
     """1 where the largest logit is the label's."""
     return (jnp.argmax(logits, -1) == labels).astype(jnp.float32)
+
+
+def squared_error(
+    logits: Float[Array, "b k"], labels: Int[Array, " b"]
+) -> Float[Array, " b"]:
+    """``|softmax(logits) - onehot(label)|^2 / 2``, the base of MFE as published."""
+    probs = jax.nn.softmax(logits.astype(jnp.float32))
+    target = jax.nn.one_hot(labels, probs.shape[-1], dtype=jnp.float32)
+    return jnp.sum((probs - target) ** 2, -1) / 2
