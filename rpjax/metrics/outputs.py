@@ -37,7 +37,7 @@ def correct(logits: npt.ArrayLike, labels: npt.ArrayLike) -> npt.NDArray[np.bool
         InputError: no records, shapes that do not fit, a logit that is not
             finite, or an unknown label.
     """
-    z, y = _checked(logits, labels)
+    z, y = checked(logits, labels)
     return np.asarray(z.argmax(axis=1) == y)
 
 
@@ -50,7 +50,7 @@ def cross_entropy(logits: npt.ArrayLike, labels: npt.ArrayLike) -> Floats:
     >>> f"{cross_entropy([[50.0, 0.0]], [0])[0]:.3e}"
     '1.929e-22'
     """
-    z, y = _checked(logits, labels)
+    z, y = checked(logits, labels)
     rows = np.arange(len(y))
     margins = z - z[rows, y][:, None]
     margins[rows, y] = -np.inf
@@ -62,7 +62,7 @@ def per_class_recall(logits: npt.ArrayLike, labels: npt.ArrayLike) -> Floats:
 
     A class without records gets NaN.
     """
-    z, y = _checked(logits, labels)
+    z, y = checked(logits, labels)
     hits = np.bincount(y[z.argmax(axis=1) == y], minlength=z.shape[1])
     totals = np.bincount(y, minlength=z.shape[1])
     recall = np.full(z.shape[1], np.nan)
@@ -81,16 +81,17 @@ def expected_calibration_error(
     """
     if bins < 1:
         raise InputError(f"bins = {bins}: must be at least 1")
-    z, y = _checked(logits, labels)
+    z, y = checked(logits, labels)
     confidence = softmax(z).max(axis=1)
     which = np.minimum((confidence * bins).astype(np.int64), bins - 1)
     surplus = confidence - (z.argmax(axis=1) == y)
     return float(np.abs(np.bincount(which, weights=surplus)).sum() / len(y))
 
 
-def _checked(
+def checked(
     logits: npt.ArrayLike, labels: npt.ArrayLike
 ) -> tuple[Floats, npt.NDArray[np.int64]]:
+    """Logits and labels as arrays, or an `InputError` that says what is wrong."""
     z, y = np.asarray(logits, dtype=np.float64), np.asarray(labels)
     if z.ndim != 2 or y.shape != z.shape[:1] or z.size == 0:
         raise InputError(
