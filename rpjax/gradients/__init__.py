@@ -6,11 +6,14 @@ from rpjax.gradients.clipping import (
     Automatic,
     Clipping,
     Flat,
+    Moving,
     Normalised,
     PerLayer,
     Rule,
 )
 from rpjax.gradients.examples import Examples, Loss
+from rpjax.gradients.groups import GroupClipping, GroupStep, group_step, group_sum
+from rpjax.gradients.scaled import Global, GlobalAdaptive
 
 __all__ = [
     "Adaptive",
@@ -20,10 +23,17 @@ __all__ = [
     "Clipping",
     "Examples",
     "Flat",
+    "Global",
+    "GlobalAdaptive",
+    "GroupClipping",
+    "GroupStep",
     "Loss",
+    "Moving",
     "Normalised",
     "PerLayer",
     "Rule",
     "clipped_grad",
     "clipped_sum",
+    "group_step",
+    "group_sum",
 ]

@@ -218,10 +218,10 @@ def clipped_grad(
         raise InputError(f"normalize_by is {normalize_by}; it must be finite and > 0")
     _check(engine, microbatch)
     bound = rules.rule(clipping, clip_norm)
-    if isinstance(bound, rules.Adaptive):
+    if isinstance(bound, rules.Moving):
         raise InputError(
-            "clipping is 'adaptive', which has a state; a loop of your own can move "
-            "the clip norm of a Flat rule with Adaptive.moved"
+            f"clipping is {bound.name!r}, which has a state; a loop of your own can "
+            "move the clip norm of a Flat rule with Adaptive.moved"
         )
     numbers = (batch_argnums,) if isinstance(batch_argnums, int) else batch_argnums
     if 0 in numbers:

@@ -11,6 +11,9 @@ rule           a record's gradient g becomes          sensitivity of the sum
 `Adaptive`     as in `Flat`; C follows a quantile     C; the count has its own
 =============  =====================================  ============================
 
+Those that scale all gradients alike are in `rpjax.gradients.scaled`, and one with a
+norm for each group in `rpjax.gradients.groups`.
+
 The sensitivity is the l2 distance by which adding or removing one record can move the
 sum. Flat: Abadi et al., arXiv 1607.00133; normalised: De et al., arXiv 2204.13650;
 automatic: Bu et al., arXiv 2206.07136; adaptive: Andrew et al., arXiv 1905.03871.
@@ -56,6 +59,45 @@ class Rule(ABC):
         """l2 distance by which one record more or less can move the weighted sum."""
         return self.clip_norm
 
+    @property
+    def threshold(self) -> Any:
+        """The norm above which a gradient is clipped."""
+        return self.clip_norm
+
+
+class Moving(Rule):
+    """A rule with a number that a noisy count of each batch moves.
+
+    Gradient and count come from one batch, and are released as one Gaussian mechanism
+    that has the learner's noise multiplier: the gradient's own noise is larger for it.
+    """
+
+    @abstractmethod
+    def moving(self) -> dict[str, Any]:
+        """The fields that move, with their values now."""
+
+    @abstractmethod
+    def votes(self, lengths: Array) -> Array:
+        """Each record's part in the count (b,), from its gradient's norm."""
+
+    @abstractmethod
+    def count_noise(self, batch_size: int) -> float:
+        """Standard deviation of the noise on the count."""
+
+    @abstractmethod
+    def gradient_noise_multiplier(
+        self, noise_multiplier: float, batch_size: int
+    ) -> float:
+        """The gradient's own multiplier, for both releases together to have this one.
+
+        Raises:
+            InputError: the count's noise is so small that nothing is left.
+        """
+
+    @abstractmethod
+    def moved_by(self, noisy_count: Any, batch_size: int) -> dict[str, Any]:
+        """The fields' next values; a count is divided by the *expected* batch size."""
+
 
 @dataclass(frozen=True)
 class Flat(Rule):
@@ -70,7 +112,7 @@ class Flat(Rule):
     def weights(self, squares: PyTree) -> PyTree:
         """See `Rule`."""
         factor = jnp.minimum(1.0, self.clip_norm / jnp.maximum(norms(squares), TINY))
-        return _everywhere(factor, squares)
+        return uniform(factor, squares)
 
 
 @dataclass(frozen=True)
@@ -86,7 +128,7 @@ class Normalised(Rule):
     def weights(self, squares: PyTree) -> PyTree:
         """See `Rule`."""
         factor = jnp.minimum(1 / self.clip_norm, 1 / jnp.maximum(norms(squares), TINY))
-        return _everywhere(factor, squares)
+        return uniform(factor, squares)
 
     def sensitivity(self) -> float:
         """See `Rule`."""
@@ -115,7 +157,7 @@ class Automatic(Rule):
     def weights(self, squares: PyTree) -> PyTree:
         """See `Rule`."""
         factor = self.clip_norm / (norms(squares) + self.stability)
-        return _everywhere(factor, squares)
+        return uniform(factor, squares)
 
 
 @dataclass(frozen=True)
@@ -146,7 +188,7 @@ class PerLayer(Rule):
 
 
 @dataclass(frozen=True)
-class Adaptive(Rule):
+class Adaptive(Moving):
     """Flat clipping to a norm that follows a quantile of the gradients' norms.
 
     clip_norm: at the start.
@@ -180,6 +222,18 @@ class Adaptive(Rule):
         """See `Rule`."""
         return Flat(self.clip_norm).weights(squares)
 
+    def moving(self) -> dict[str, Any]:
+        """See `Moving`."""
+        return {"clip_norm": self.clip_norm}
+
+    def votes(self, lengths: Array) -> Array:
+        """One half below the clip norm, minus one half above it or not finite."""
+        return jnp.where(lengths <= self.clip_norm, 0.5, -0.5)
+
+    def moved_by(self, noisy_count: Any, batch_size: int) -> dict[str, Any]:
+        """See `Moving`."""
+        return {"clip_norm": self.moved(self.clip_norm, noisy_count, batch_size)}
+
     def count_noise(self, batch_size: int) -> float:
         """Standard deviation of the noise on the count."""
         if self.count_noise_multiplier is None:
@@ -194,16 +248,7 @@ class Adaptive(Rule):
         A record moves the count, taken from one half below to one half above, by 1/2;
         so the two are one Gaussian mechanism with ``z^-2 = own^-2 + (2 count)^-2``.
         """
-        count = self.count_noise(batch_size)
-        if noise_multiplier == 0:
-            return 0.0
-        if not 2 * count > noise_multiplier:
-            raise InputError(
-                f"count_noise_multiplier is {count:g}; it must be > noise_multiplier / "
-                f"2 = {noise_multiplier / 2:g}, or nothing is left for the gradient"
-            )
-        own: float = (noise_multiplier**-2 - (2 * count) ** -2) ** -0.5
-        return own
+        return beside_count(noise_multiplier, self.count_noise(batch_size), 0.5)
 
     def moved(self, clip_norm: Any, noisy_count: Any, batch_size: int) -> Any:
         """The next clip norm.
@@ -234,12 +279,37 @@ def rule(clipping: "Clipping | Rule", clip_norm: float) -> "Rule":
     return found
 
 
+def beside_count(
+    noise_multiplier: float, count_noise: float, sensitivity: float = 1.0
+) -> float:
+    """The gradient's multiplier beside a count, for both together to have this one.
+
+    ``z^-2 = own^-2 + (count_noise / sensitivity)^-2``: given a batch, both are one
+    Gaussian mechanism, whichever of them depends on the other's outcome; and they are
+    sampled together.
+
+    Raises:
+        InputError: nothing is left for the gradient.
+    """
+    if noise_multiplier == 0:
+        return 0.0
+    count = count_noise / sensitivity
+    if not count > noise_multiplier:
+        raise InputError(
+            f"count_noise_multiplier is {count_noise:g}; it must be > "
+            f"{noise_multiplier * sensitivity:g}, or nothing is left for the gradient"
+        )
+    own: float = (noise_multiplier**-2 - count**-2) ** -0.5
+    return own
+
+
 def norms(squares: PyTree) -> Float[Array, " b"]:
     """l2 norm of each record's whole gradient, from its leaves' squared norms."""
     return jnp.sqrt(sum(jax.tree.leaves(squares)))
 
 
-def _everywhere(factor: Array, squares: PyTree) -> PyTree:
+def uniform(factor: Array, squares: PyTree) -> PyTree:
+    """One weight a record (b,), for every leaf the same array."""
     return jax.tree.map(lambda _: factor, squares)
 
 

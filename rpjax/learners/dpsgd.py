@@ -18,7 +18,7 @@ from rpjax import keys as rp_keys
 from rpjax import noise as rp_noise
 from rpjax.annotations import PRNGKey, PyTree
 from rpjax.errors import InputError
-from rpjax.gradients import Adaptive, Clipping, Rule, clipped_sum
+from rpjax.gradients import Clipping, Moving, Rule, clipped_sum
 from rpjax.gradients.clipped import Clipped
 from rpjax.gradients.clipping import rule as rule_named
 from rpjax.learners.base import Batch, Implementation, Info, Learner, Mechanism, State
@@ -93,7 +93,7 @@ class Settings:
             )
         if isinstance(self.loss, Loss):
             self.loss.refuse_unless_private()
-        if isinstance(self.rule, Adaptive):
+        if isinstance(self.rule, Moving):
             self.rule.gradient_noise_multiplier(self.noise_multiplier, self.batch_size)
 
     @property
@@ -195,15 +195,16 @@ def _learner(
     network = linen(model)
     mechanism = _mechanism(model, inputs, settings)
     rule, trained = settings.rule, settings.trained
-    adaptive = isinstance(rule, Adaptive)
+    adaptive = isinstance(rule, Moving)
 
     def init(key: PRNGKey, images: Array) -> State:
         # the optimiser sees the trained parameters alone
         state: State = init_with(network, tx, inputs, trained.part)(key, images)
         if state.stats:
             raise _batch_norm("the model has running statistics")
-        if adaptive:
-            state = state._replace(stats={"clip_norm": jnp.float32(rule.clip_norm)})
+        if isinstance(rule, Moving):
+            moving = {name: jnp.float32(v) for name, v in rule.moving().items()}
+            state = state._replace(stats=moving)
         return state
 
     def step(
@@ -220,9 +221,9 @@ def _learner(
         gradient, moved = _released(settings, own_rule, state, total, sums)
         updates, opt_state = tx.update(gradient, state.opt_state, params)
         params = optax.apply_updates(params, updates)
-        info = means({k: v for k, v in sums.items() if k != "below"})
+        info = means({k: v for k, v in sums.items() if k != "votes"})
         if adaptive:
-            info["clip_norm"] = state.stats["clip_norm"]
+            info |= state.stats
         state = state._replace(
             step=state.step + 1,
             params=trained.whole(params, state.params),
@@ -345,15 +346,14 @@ def _one_each(loss: Losses, logits: Array, labels: Array) -> Array:
 def _sums(clipped: Clipped, batch: Batch, rule: Rule, loss: Losses) -> Info:
     """Figures of a batch before the update, as sums over its records."""
     norms, finite = clipped.norms, jnp.isfinite(clipped.norms)
-    over, valid = norms > rule.clip_norm, batch.valid
+    over, valid = norms > rule.threshold, batch.valid
     count = lambda which: jnp.sum(which, dtype=jnp.float32)
     sums = figures(clipped.aux, batch, loss) | {
         "clipped": count(over & valid),
         "non_finite": count(~finite & valid),
     }
-    if isinstance(rule, Adaptive):
-        below = finite & ~over
-        sums["below"] = jnp.sum(jnp.where(below, 0.5, -0.5) * valid)
+    if isinstance(rule, Moving):
+        sums["votes"] = jnp.sum(rule.votes(norms) * valid)
     return sums
 
 
@@ -362,19 +362,19 @@ def _released(
 ) -> tuple[PyTree, PyTree]:
     """What leaves the mechanism: the noisy mean gradient, and the next statistics."""
     sigma, size = settings.noise_multiplier, settings.batch_size
-    if not isinstance(rule, Adaptive):
+    if not isinstance(rule, Moving):
         scale = sigma * settings.sensitivity(rule, state.step)
         source = settings.noise
         noisy = noised(total, state.secret, state.step, scale, size, source)
         return noisy, state.stats
-    return _released_with_count(settings, rule, state, total, sums["below"])
+    return _released_with_count(settings, rule, state, total, sums["votes"])
 
 
 def _released_with_count(
-    settings: Settings, rule: Adaptive, state: State, total: PyTree, below: Array
+    settings: Settings, rule: Moving, state: State, total: PyTree, votes: Array
 ) -> tuple[PyTree, PyTree]:
-    """The noisy mean gradient, and the clip norm that the noisy count leads to."""
-    sigma, size, norm = settings.noise_multiplier, settings.batch_size, rule.clip_norm
+    """The noisy mean gradient, and where the noisy count moves the rule."""
+    sigma, size = settings.noise_multiplier, settings.batch_size
     if sigma == 0:
         gradient = jax.tree.map(lambda t: t / size, total)
     else:
@@ -382,12 +382,12 @@ def _released_with_count(
         own = own * settings.sensitivity(rule, state.step)
         count = rule.count_noise(size)
         # in units of their noise the two are one vector, and get one draw
-        scaled = (jax.tree.map(lambda t: t / own, total), below / count)
+        scaled = (jax.tree.map(lambda t: t / own, total), votes / count)
         draw = (state.secret, state.step, 1.0, 1, settings.noise)
-        noisy, noisy_below = noised(scaled, *draw)
+        noisy, noisy_votes = noised(scaled, *draw)
         gradient = jax.tree.map(lambda t: t * own / size, noisy)
-        below = noisy_below * count
-    return gradient, {"clip_norm": rule.moved(norm, below, size)}
+        votes = noisy_votes * count
+    return gradient, rule.moved_by(votes, size)
 
 
 def noised(

@@ -57,6 +57,16 @@ CLIPPING = {
         "too, and gradient and count together are one Gaussian mechanism of noise "
         "multiplier σ, the gradient's own noise being the larger for it"
     ),
+    "global": (
+        "each record's gradient is scaled by one factor, and left out where it would "
+        "exceed the clip norm after that"
+    ),
+    "global_adaptive": (
+        "each record's gradient is scaled by one factor, and cut where it would exceed "
+        "the clip norm after that; the factor follows a noisy count, which is released "
+        "too, and gradient and count together are one Gaussian mechanism of noise "
+        "multiplier σ, the gradient's own noise being the larger for it"
+    ),
 }
 RELEASED_COUNTS = (
     "the class counts or class losses in the loss were released beforehand by a "

@@ -181,8 +181,8 @@ def _by_parameter(probe: Probe, found: Noise, why: Why | None) -> Finding:
 
 
 def _adaptive(probe: Probe) -> bool:
-    """An adaptive rule adds more to the gradient, to make up for its noisy count."""
-    return probe.learner.mechanism.clipping == "adaptive"
+    """A rule that moves adds more to the gradient, to make up for its noisy count."""
+    return probe.learner.mechanism.clipping in ("adaptive", "global_adaptive")
 
 
 def p_scale(squares: float, count: int, at_least: bool = False) -> float:
