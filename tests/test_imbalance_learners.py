@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from support import CLASSES, Dense, assert_close, assert_same, batch_of, start
+from support import (
+    CLASSES,
+    Dense,
+    assert_close,
+    assert_same,
+    batch_of,
+    records,
+    start,
+)
 
 from rpjax import keys
 from rpjax.counts import ClassLosses, Counts
@@ -19,6 +27,7 @@ from rpjax.learners import LabelNoise, dpsgd, losses, supervised
 from rpjax.learners.losses import cross_entropy
 from rpjax.training import fit
 from rpjax.training.run import guarantee
+from rpjax.verification import verify
 from rpjax.verification.probe import Claim
 
 COUNTS = Counts((80, 15, 5), "public")
@@ -201,7 +210,6 @@ def test_weights_before_clipping_would_have_been_undone(small, state):
     ("loss", "step", "largest"),
     [
         (losses.class_weighted(COUNTS), 0, WEIGHTS.max()),
-        (losses.focal(), 0, 1.0),
         (losses.balanced_softmax(COUNTS), 0, 1.0),
         (losses.deferred(COUNTS, 3, 0.9), 2, 1.0),
         (
@@ -210,7 +218,7 @@ def test_weights_before_clipping_would_have_been_undone(small, state):
             losses.effective_number_weights(COUNTS, 0.9).max(),
         ),
     ],
-    ids=["weighted", "focal", "softmax", "before", "after"],
+    ids=["weighted", "softmax", "before", "after"],
 )
 def test_noise_is_scaled_to_the_largest_class_weight_whoever_is_there(
     small, state, loss, step, largest
@@ -235,6 +243,13 @@ def test_an_adaptive_rule_scales_to_the_largest_weight_too(small, state):
     nobody = batch_of(small, range(8), np.zeros(8, bool))
     found, quiet = (moved(each, first, nobody) for each in (made, private(**options)))
     np.testing.assert_allclose(found, WEIGHTS.max() * quiet, rtol=1e-3, atol=1e-5)
+
+
+def test_verification_knows_weights_after_clipping():
+    loss = losses.class_weighted(COUNTS)
+    made = private(loss, noise_multiplier=1.0, batch_size=8)
+    options = {"batch_size": 8, "checks": ("parity", "sensitivity"), "devices": 1}
+    assert verify(made, records(64), loss=loss, **options).ok
 
 
 # ------------------------------------------------------------------ what is refused

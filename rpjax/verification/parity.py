@@ -19,12 +19,12 @@ from rpjax.annotations import PyTree
 from rpjax.gradients import Clipping
 from rpjax.gradients.clipping import rule
 from rpjax.learners import Implementation, State
+from rpjax.learners.losses import Loss, Losses
 from rpjax.verification.contributions import WHY, Contributions
 from rpjax.verification.probe import Probe, Vector, flat, names, recorded
 from rpjax.verification.sensitivity import too_long
 from rpjax.verification.verdict import Finding, Why
 
-Losses = Callable[[Array, Array], Array]
 QUESTION = "the batch against a loop over its records"
 COARSE = ("bfloat16", "float16")
 
@@ -82,7 +82,8 @@ def _by_predict(
         if not found.finite:
             continue
         for alone, slot in zip(found.alone, probe.at, strict=True):
-            expected = _clipped(probe, found, gradient(state, slot), alone)
+            after = _class_weight(loss, state, probe.batch.labels[slot])
+            expected = _clipped(probe, found, gradient(state, slot), alone, after)
             slack = found.tolerance + allowed * found.scale
             distance = float(np.linalg.norm(alone - expected))
             worst = max(worst, distance / max(found.scale, 1e-30))
@@ -144,10 +145,21 @@ def _coarse(probe: Probe) -> bool:
     return any(kind in str(traced) for kind in COARSE)
 
 
+def _class_weight(loss: Losses, state: State, label: Array) -> float:
+    """What multiplies a record's gradient after clipping."""
+    if not isinstance(loss, Loss) or not loss.phases:
+        return 1.0
+    return float(loss.weights_at(state.step)[label])
+
+
 def _clipped(
-    probe: Probe, found: Contributions, gradient: Vector, alone: Vector
+    probe: Probe,
+    found: Contributions,
+    gradient: Vector,
+    alone: Vector,
+    after: float,
 ) -> Vector:
-    """The gradient, bounded as the mechanism says.
+    """The gradient, bounded as the mechanism says, times the weight of its class.
 
     A rule whose further settings no mechanism tells is taken at its word for lengths.
     """
@@ -162,7 +174,7 @@ def _clipped(
     weights = bound.weights(nest)
     by_name = traverse_util.flatten_dict(weights, sep="/")
     return np.concatenate(
-        [float(by_name[name][0]) * part for name, part in parts.items()]
+        [after * float(by_name[name][0]) * part for name, part in parts.items()]
     )
 
 

@@ -8,13 +8,13 @@ from rpjax.data.records import Records
 from rpjax.data.sampling import Sampler
 from rpjax.errors import InputError
 from rpjax.learners import Learner, State
-from rpjax.learners.losses import cross_entropy
+from rpjax.learners.losses import Losses, cross_entropy
 from rpjax.training.devices import Devices
 from rpjax.training.loop import sampler_for, step_count
 from rpjax.verification import contributions, noise, sampling
 from rpjax.verification.accounting import accounting
 from rpjax.verification.parameters import parameters
-from rpjax.verification.parity import Losses, parity
+from rpjax.verification.parity import parity
 from rpjax.verification.probe import Make, Probe, made
 from rpjax.verification.resume import resume
 from rpjax.verification.sensitivity import divisor, sensitivity
@@ -46,8 +46,8 @@ def verify(
     records: the training records. batch_size: as for `fit`.
     steps: of the training, for the accountant; None is one epoch.
     sampler: what draws the batches; None is what `fit` would take.
-    loss: (logits (b, k), labels (b,)) -> losses (b,), for the loop over records; None
-        if it cannot be computed from `predict`'s answers.
+    loss: the learner's, (logits (b, k), labels (b,)) -> losses (b,), for the loop over
+        records; None if it cannot be computed from `predict`'s answers.
     devices: over which a step is tried, such as 2; None is two if there are two.
     delta: of the statement that is checked.
     seed: of the experiments; with the same one they come out the same.
