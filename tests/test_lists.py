@@ -11,13 +11,16 @@ from rpjax import keys
 from rpjax.data.sampling import poisson, shuffled
 from rpjax.errors import InputError
 from rpjax.learners import Inputs, dpsgd, ensemble, side_by_side, supervised
-from rpjax.perturbations import Additive
+from rpjax.perturbations import Additive, Multiplicative
 from rpjax.training import Query, answers, fit
 
 TX = optax.sgd(0.2, momentum=0.9)
 LEARNERS = {
+    "plain": supervised(Dense(), TX),
     "noisy": supervised(Dense(Additive(0.5)), TX, Inputs(noise=0.3)),
+    "strategy2": supervised(Dense(Multiplicative(0.5)), TX),
     "ensemble": ensemble(supervised(Dense(Additive(0.5)), TX), 2),
+    "joint": ensemble(supervised(Dense(Additive(0.5)), TX), 2, joint=True),
     "dpsgd": dpsgd(Dense(), TX, clip_norm=0.5, noise_multiplier=1.0, batch_size=4),
 }
 SEEDS = (4, 7, 9)
