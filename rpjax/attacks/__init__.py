@@ -18,6 +18,7 @@ from rpjax.attacks.noise_aware import (
     smoothed_probit,
     vector_lira,
 )
+from rpjax.attacks.per_record import per_record
 from rpjax.attacks.questions import EIGHTEEN, Question, View, ask
 from rpjax.attacks.ratio import base, difficulty_calibrated, population_quantile, rmia
 from rpjax.attacks.reconstruction import invert_features, invert_gradient
@@ -38,11 +39,14 @@ def expose(
     """What each attack learns of `target`, asked like the shadow models in `bank`.
 
     pool: the records that the bank's design counts in; query: as deployed by default.
+    From eight shadow models of the "halves" protocol on, attacks that model each record
+    are carried out too (`rpjax.attacks.per_record`).
     """
     query = query or Query()
     known = bank.asked(pool, query)
     asked = ask_target(target, pool, bank.design, query)
-    return {n: run(attack, known, asked, seed) for n, attack in ATTACKS.items()}
+    found = {n: run(attack, known, asked, seed) for n, attack in ATTACKS.items()}
+    return found | per_record(target, bank, pool, query)
 
 
 __all__ = [

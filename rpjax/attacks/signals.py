@@ -7,11 +7,13 @@ differ from them by a constant per record, do as well.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float, Int
 
+Signal = Callable[[Any, Any], npt.NDArray[np.float64]]
 LogProbs = Float[np.ndarray, "n k"]
 Draws = Float[np.ndarray, "n draws k"]
 Labels = Int[np.ndarray, " n"]

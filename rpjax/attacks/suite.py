@@ -23,7 +23,6 @@ from rpjax.attacks.shadow_models import ShadowModels
 from rpjax.errors import InputError
 from rpjax.training import Query
 
-Signal = Callable[[Any, Any], Any]
 ModelScores = Float[np.ndarray, "models m"]
 Table = Float[np.ndarray, "models m queries"]
 
@@ -62,7 +61,7 @@ class Answers(NamedTuple):
     planted: Planted
     by_question: Mapping[str, np.ndarray]
 
-    def of(self, question: str, signal: Signal) -> Table:
+    def of(self, question: str, signal: signals.Signal) -> Table:
         """A signal of the answers to one question: (models, m, queries).
 
         An ensemble's members that answer each for itself are queries too.
