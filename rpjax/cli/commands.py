@@ -101,7 +101,11 @@ class Evaluate:
 
 @dataclass(frozen=True)
 class Attack:
-    """Attack the models in a run's folder, and put the findings into its report."""
+    """Attack the models in a run's folder, and put the findings into its report.
+
+    From eight shadow models on, each record is also attacked by a model of its own:
+    LiRA, BASE and difficulty calibration. Canaries and bounds: rpjax audit.
+    """
 
     run: Folder
     """Folder of a finished `rpjax compare`, or `rpjax train --train-on members`."""
