@@ -93,6 +93,7 @@ TINY = {
         "train_records": 200,
     },
     "reconstruction": {"quick": True},
+    "imbalance": {"data": "digits", "quick": True},
     "noise": {"normals": 1_000, "draws": 2, "rounds": 1},
 }
 

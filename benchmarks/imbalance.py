@@ -1,0 +1,350 @@
+"""Rare classes: what a loss does for them, and what an attack learns of them.
+
+Step imbalance on MNIST, trained plainly, by Strategy I and by DP-SGD at one total
+epsilon. Each seed has its own choice of records, initial weights, batches and noise, so
+the intervals over seeds cover all of these; losses are compared seed by seed.
+"""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import optax
+import scipy
+
+import rpjax as rp
+from benchmarks import imbalance_attack
+from benchmarks.benchmark import Benchmark, Row, Watch
+from benchmarks.imbalance_nets import Residual, pooled
+from benchmarks.imbalance_picture import figure
+from rpjax.batches import PoissonBatches
+from rpjax.counts import Counts
+from rpjax.data.imbalance import step_counts, with_counts
+from rpjax.learners import Inputs, Learner, losses
+from rpjax.metrics.confusion import (
+    accuracy,
+    balanced_accuracy,
+    confusion,
+    g_mean,
+    recalls,
+)
+from rpjax.perturbations import Additive
+from rpjax.privacy import algebra, calibration
+from rpjax.privacy import dpsgd as accounting
+from rpjax.privacy.histogram import Histogram
+from rpjax.training.loop import sampler_for
+from rpjax.training.run import guarantee
+
+Method = Literal["plain", "strategy1", "dpsgd"]
+Floats = np.ndarray[Any, np.dtype[Any]]
+
+NAMES = {"plain": "Plain", "strategy1": "Strategy I", "dpsgd": "DP-SGD"}
+BASE, BEST = "cross-entropy", "balanced softmax"
+LOSSES = {
+    "plain": (BASE, "class-balanced", BEST),
+    "strategy1": (BASE, BEST),
+    "dpsgd": (BASE, "class-balanced", BEST, "balanced softmax, released counts"),
+}
+ADJACENCY = "add or remove one record"
+# pixels in [0, 1] over a half: a public choice, and the background stays zero
+INPUTS = Inputs(mean=0.0, std=0.5)
+
+
+@dataclasses.dataclass(frozen=True)
+class Imbalance:
+    """Balanced accuracy, recalls and an attack's AUC by class, by method and loss."""
+
+    data: str = "mnist"
+    """Any name that `rpjax train --data` takes; images are halved in each direction."""
+    data_dir: Path | None = None
+    """Folder that holds it."""
+    largest: int = 2000
+    """Records of each frequent class, the first half of the classes."""
+    ratio: float = 100.0
+    """Of that to the records of each rare class."""
+    seeds: int = 3
+    """Trainings of each kind, side by side."""
+    methods: tuple[Method, ...] = ("plain", "strategy1", "dpsgd")
+    attacked: tuple[Method, ...] = ("plain", "dpsgd")
+    """With cross-entropy and balanced softmax each."""
+    shadows: int = 8
+    """Shadow models of the attack, an even number; 0 leaves the attack out."""
+    targets: int = 4
+    """Models that are attacked with them."""
+    epsilon: float = 8.0
+    """In total, a release of counts included."""
+    delta: float = 1e-5
+    count_noise: float = 4.0
+    """Standard deviation of the noise on released counts, in records."""
+    gamma: float = 1.0
+    """Of Strategy I."""
+    steps: int = 400
+    """Of plain training and Strategy I, 64 records each."""
+    private_steps: int = 200
+    """Of DP-SGD, 512 records expected."""
+    clip_norm: float = 6.0
+    width: int = 32
+    """Of the net."""
+    quick: bool = False
+    """A tiny run that shows how it goes, and nothing else."""
+    seed: int = 0
+
+
+TINY: dict[str, Any] = {
+    "methods": ("plain", "dpsgd"),
+    "attacked": ("plain",),
+    "largest": 30,
+    "ratio": 10.0,
+    "seeds": 2,
+    "shadows": 4,
+    "targets": 2,
+    "steps": 3,
+    "private_steps": 3,
+    "width": 4,
+}
+BATCH, RATE = 64, 0.02
+PRIVATE_BATCH, PRIVATE_RATE, AVERAGE = 512, 0.5, 0.97
+
+
+class Trained(NamedTuple):
+    """Learner and length of a training; its epsilon and noise if it is private."""
+
+    learner: Learner
+    steps: int
+    batch: int
+    facts: Row
+
+
+def measure(settings: Imbalance, watch: Watch) -> list[Row]:
+    """Rows of two kinds, `what`: "classes" and "attack"."""
+    if settings.quick:
+        settings = dataclasses.replace(settings, **TINY)
+    start, rows = time.monotonic(), []
+    for row in _rows(settings, watch):
+        rows.append({**row, "until_seconds": time.monotonic() - start})
+    return rows
+
+
+def _rows(settings: Imbalance, watch: Watch) -> Iterator[Row]:
+    data = pooled(rp.data.load(settings.data, settings.data_dir))
+    counts = step_counts(settings.largest, data.classes, settings.ratio)
+    for method in settings.methods:
+        base: Floats | None = None
+        kinds = (BASE, BEST) if settings.quick else LOSSES[method]
+        for number, loss in enumerate(kinds):
+            watch(f"{NAMES[method]}, {loss}", number, len(kinds))
+            facts, answers = _answers(settings, data, counts, method, loss)
+            row = {"what": "classes", "method": method, "counts": list(counts)}
+            tables = _tables(answers, data.test.labels)
+            base = balanced_accuracy(tables) if base is None else base
+            yield {**row, "loss": loss, **facts, **_figures(tables, base)}
+            if loss == BASE:  # what the same nets give after a free correction
+                shifted = losses.adjusted(answers, Counts(counts, "public"))
+                tables = _tables(np.asarray(shifted), data.test.labels)
+                facts = {**facts, "legality": "post-processing, with public counts"}
+                name = "cross-entropy, adjusted after"
+                yield {**row, "loss": name, **facts, **_figures(tables, base)}
+    if not settings.shadows:
+        return
+    cut = imbalance_attack.pool(data.train, counts, settings.seed)
+    for method in settings.attacked:
+        for loss in (BASE,) if settings.quick else (BASE, BEST):
+            watch(f"attack on {NAMES[method]}, {loss}")
+            trained = _trained(settings, counts, method, loss, Counts(counts, "public"))
+            found = imbalance_attack.by_class(
+                *(trained.learner, cut, len(counts), settings.shadows),
+                targets=settings.targets,
+                seed=settings.seed,
+                average=AVERAGE if method == "dpsgd" else None,
+                batch_size=trained.batch,
+                steps=trained.steps,
+            )
+            row = {"what": "attack", "method": method, "loss": loss}
+            yield {**row, "counts": list(counts), **trained.facts, **found}
+
+
+# ------------------------------------------------------------------------- training
+
+
+def _answers(
+    settings: Imbalance,
+    data: rp.Dataset,
+    counts: tuple[int, ...],
+    method: Method,
+    loss: str,
+) -> tuple[Row, Floats]:
+    """Facts, and log-probabilities (seeds, test records, classes).
+
+    Released counts are drawn anew for each seed, whose loss is then its own.
+    """
+    seeds = list(range(settings.seed, settings.seed + settings.seeds))
+    train = data.train
+    lists = np.stack([with_counts(train.labels, counts, s).positions for s in seeds])
+    if "released" not in loss:
+        public = Counts(counts, "public")
+        trained = _trained(settings, counts, method, loss, public)
+        return trained.facts, _fitted(trained, data, lists, seeds, method)
+    histogram, found = Histogram(settings.count_noise), []
+    for own, seed in zip(lists, seeds, strict=True):
+        released = histogram.release(train.labels[own], len(counts))
+        trained = _trained(settings, counts, method, loss, released)
+        found.append(_fitted(trained, data, own[None], [seed], method)[0])
+    return trained.facts, np.stack(found)
+
+
+def _fitted(
+    trained: Trained,
+    data: rp.Dataset,
+    lists: np.ndarray,
+    seeds: list[int],
+    method: Method,
+) -> Floats:
+    many = rp.side_by_side(trained.learner, len(seeds), mapping="vmap")
+    run = rp.fit(
+        *(many, data.train),
+        lists=lists,
+        seed=seeds,
+        steps=trained.steps,
+        batch_size=trained.batch,
+    )
+    if method == "dpsgd":
+        run = run.averaged(AVERAGE)
+    return np.asarray(run.answers(data.test), np.float32)
+
+
+def _trained(
+    settings: Imbalance,
+    counts: tuple[int, ...],
+    method: Method,
+    name: str,
+    known: Counts,
+) -> Trained:
+    """The learner of a method with a loss that knows these counts."""
+    loss: Any = losses.cross_entropy
+    if name.startswith("balanced softmax"):
+        loss = losses.balanced_softmax(known)
+    elif name == "class-balanced":
+        loss = losses.class_balanced(known)
+    facts: Row = {"legality": getattr(loss, "legality", "per example")}
+    noise = Additive(settings.gamma) if method == "strategy1" else None
+    model = Residual(len(counts), settings.width, noise)
+    if method != "dpsgd":
+        tx = optax.sgd(RATE, momentum=0.9)
+        learner = rp.supervised(model, tx, INPUTS, loss=loss)
+        return Trained(learner, settings.steps, BATCH, facts | {"epsilon": None})
+    steps, records = settings.private_steps, sum(counts)
+    batch = min(PRIVATE_BATCH, records // 2)
+    histogram = Histogram(settings.count_noise) if "released" in name else None
+    multiplier = _multiplier(settings, records, batch, histogram)
+    learner = rp.dpsgd(
+        *(model, rp.averaged(optax.sgd(PRIVATE_RATE), [AVERAGE]), INPUTS),
+        clip_norm=settings.clip_norm,
+        noise_multiplier=multiplier,
+        batch_size=batch,
+        engine="bookkeeping",
+        loss=loss,
+    )
+    proved = guarantee(
+        *(learner, sampler_for(learner, records, batch), steps, (1, 1, 1)),
+        delta=settings.delta,
+        noise_seed="secret",
+    )
+    if proved.curve is None:
+        raise ValueError(f"{name}: nothing is proved of this training")
+    curve = proved.curve
+    if histogram:
+        curve = algebra.compose(curve, histogram.curve())
+    total = curve.epsilon(settings.delta)
+    if total > settings.epsilon * (1 + 1e-3):
+        raise ValueError(f"{name}: epsilon is {total}, above {settings.epsilon}")
+    facts |= {
+        "epsilon": total,
+        "delta": settings.delta,
+        "adjacency": ADJACENCY,
+        "noise_multiplier": multiplier,
+        "count_noise": settings.count_noise if histogram else None,
+    }
+    return Trained(learner, steps, batch, facts)
+
+
+@functools.cache
+def _multiplier(
+    settings: Imbalance, records: int, batch: int, histogram: Histogram | None
+) -> float:
+    """The least noise at which training, and counts if released, cost the epsilon."""
+    steps = settings.private_steps
+    slots = PoissonBatches(records=records, batch_size=batch, steps=steps)
+    rate, truncation = batch / records, slots.truncation
+    wanted = settings.epsilon, settings.delta
+    alone = accounting.noise_multiplier_for(*wanted, rate, steps, truncation=truncation)
+    if histogram is None:
+        return alone
+    counted = histogram.curve()
+
+    def total(multiplier: float) -> float:
+        training = accounting.curve(multiplier, rate, steps, truncation=truncation)
+        return algebra.compose(training, counted).epsilon(settings.delta)
+
+    return calibration.least_noise(total, *wanted)
+
+
+# -------------------------------------------------------------------------- figures
+
+
+def _tables(answers: Floats, labels: np.ndarray) -> np.ndarray:
+    return np.stack([confusion(own, labels) for own in answers])
+
+
+def _figures(tables: np.ndarray, base: Floats) -> Row:
+    """Means over seeds with their t intervals; the gain is that on cross-entropy."""
+    balanced = balanced_accuracy(tables)
+    return {
+        "n": len(tables),
+        "accuracy": over_seeds(accuracy(tables)),
+        "balanced_accuracy": over_seeds(balanced),
+        "gain": over_seeds(balanced - base, -1.0),
+        "g_mean": over_seeds(g_mean(tables)),
+        "recalls": [over_seeds(own) for own in recalls(tables).T],
+    }
+
+
+def over_seeds(values: Any, least: float = 0.0) -> Row:
+    """Mean and 95 % t interval, cut to [least, 1]."""
+    own = np.asarray(values, np.float64)
+    mean, n = float(own.mean()), len(own)
+    half = float(scipy.stats.t.ppf(0.975, n - 1) * own.std(ddof=1) / np.sqrt(n))
+    return {"value": mean, "low": max(mean - half, least), "high": min(mean + half, 1)}
+
+
+def _percent(name: str, row: Row) -> str:
+    if name not in row:
+        return ""
+    own = row[name]
+    value, low, high = (100 * own[end] for end in ("value", "low", "high"))
+    return f"{value:.1f} [{low:.1f}, {high:.1f}]"
+
+
+def _epsilon(row: Row) -> str:
+    return "" if row["epsilon"] is None else f"{row['epsilon']:.2f}"
+
+
+BENCHMARK = Benchmark(
+    Imbalance,
+    measure,
+    (
+        ("Method", lambda row: NAMES[row["method"]]),
+        ("Loss", lambda row: row["loss"]),
+        ("ε", _epsilon),
+        ("Balanced accuracy, %", lambda row: _percent("balanced_accuracy", row)),
+        ("Gain", lambda row: _percent("gain", row)),
+        ("Accuracy", lambda row: _percent("accuracy", row)),
+        ("G-mean", lambda row: _percent("g_mean", row)),
+        ("AUC, frequent", lambda row: _percent("frequent", row)),
+        ("AUC, rare", lambda row: _percent("rare", row)),
+    ),
+    figure,
+)
