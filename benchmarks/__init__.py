@@ -15,7 +15,7 @@ BENCHMARKS = {
     "guarantees": "the noise that guarantees need, for the norms of real images",
     "reconstruction": "images from gradients and noisy features, by mechanism",
     "features": "accuracy against epsilon: noisy features, and DP-SGD beside them",
-    "imbalance": "rare classes by method and loss: recalls, and an attack on each class",
+    "imbalance": "rare classes by method and loss: recalls, and an attack on each",
     "noise": "what DP-SGD's noise of a step costs by its source",
 }
 """Name and sentence of each; the module `benchmarks.NAME` holds it as BENCHMARK."""

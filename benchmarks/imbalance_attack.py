@@ -24,10 +24,7 @@ OFFSET = 1_000_003
 
 
 def pool(train: Records, counts: tuple[int, ...], seed: int) -> Records:
-    """Twice as many records of each class as a model is trained on.
-
-    Where a class has too few, as many as there are in pairs: a tiny run.
-    """
+    """Twice as many records of each class as a model is trained on."""
     return with_counts(train.labels, [2 * c for c in counts], seed).take(train)
 
 
@@ -87,7 +84,5 @@ def _coins(
             own[where[: len(where) // 2]] = True
         return own
 
-    pairs = [(own, ~own) for own in (half() for _ in range(shadows // 2))]
-    return np.stack(
-        [*(own for pair in pairs for own in pair)] + [half() for _ in range(targets)]
-    )
+    first = [half() for _ in range(shadows // 2)]
+    return np.stack(first + [~own for own in first] + [half() for _ in range(targets)])

@@ -17,16 +17,11 @@ def figure(record: dict[str, Any], theme: Theme) -> Figure:
     rows = record["rows"]
     trained = [row for row in rows if row["what"] == "classes"]
     attacked = [row for row in rows if row["what"] == "attack"]
-    made = blank(WIDTH, 1.2 + 0.27 * len(trained) + 2.5 * (1 + bool(attacked)))
+    heights = [0.5 + 0.24 * len(trained), 2.4, *([2.4] if attacked else [])]
+    made = blank(WIDTH, 1.0 + sum(heights))
     made.set_layout_engine("constrained")
-    grid = made.subplots(
-        2 + bool(attacked),
-        1,
-        squeeze=False,
-        gridspec_kw={
-            "height_ratios": [0.11 * len(trained) + 0.3, 1, 1][: 2 + bool(attacked)]
-        },
-    )[:, 0]
+    ratios = {"height_ratios": heights}
+    grid = made.subplots(len(heights), 1, squeeze=False, gridspec_kw=ratios)[:, 0]
     _balanced(grid[0], trained, theme)
     shown = [r for r in trained if r["loss"] in ("cross-entropy", "balanced softmax")]
     shown = [r for r in shown if r["method"] != "strategy1"]
