@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 import optax
 import scipy
@@ -95,7 +96,7 @@ class Imbalance:
 
 
 TINY: dict[str, Any] = {
-    "methods": ("plain", "dpsgd"),
+    "methods": ("dpsgd",),
     "attacked": ("plain",),
     "largest": 30,
     "ratio": 10.0,
@@ -132,18 +133,19 @@ def measure(settings: Imbalance, watch: Watch) -> list[Row]:
 def _rows(settings: Imbalance, watch: Watch) -> Iterator[Row]:
     data = pooled(rp.data.load(settings.data, settings.data_dir))
     counts = step_counts(settings.largest, data.classes, settings.ratio)
+    public = Counts(counts, "public")
     for method in settings.methods:
         base: Floats | None = None
         kinds = (BASE, BEST) if settings.quick else LOSSES[method]
-        for number, loss in enumerate(kinds):
-            watch(f"{NAMES[method]}, {loss}", number, len(kinds))
+        for loss in kinds:
+            watch(f"{NAMES[method]}, {loss}")
             facts, answers = _answers(settings, data, counts, method, loss)
             row = {"what": "classes", "method": method, "counts": list(counts)}
             tables = _tables(answers, data.test.labels)
             base = balanced_accuracy(tables) if base is None else base
             yield {**row, "loss": loss, **facts, **_figures(tables, base)}
             if loss == BASE:  # what the same nets give after a free correction
-                shifted = losses.adjusted(answers, Counts(counts, "public"))
+                shifted = losses.adjusted(jnp.asarray(answers), public)
                 tables = _tables(np.asarray(shifted), data.test.labels)
                 facts = {**facts, "legality": "post-processing, with public counts"}
                 name = "cross-entropy, adjusted after"
@@ -154,7 +156,7 @@ def _rows(settings: Imbalance, watch: Watch) -> Iterator[Row]:
     for method in settings.attacked:
         for loss in (BASE,) if settings.quick else (BASE, BEST):
             watch(f"attack on {NAMES[method]}, {loss}")
-            trained = _trained(settings, counts, method, loss, Counts(counts, "public"))
+            trained = _trained(settings, counts, method, loss, public)
             found = imbalance_attack.by_class(
                 *(trained.learner, cut, len(counts), settings.shadows),
                 targets=settings.targets,

@@ -31,8 +31,10 @@ class Residual(nn.Module):
         if self.perturbation is not None:
             keys = rp_keys.per_block(keys, 0)
         f = nn.Dense(self.width, name="block0")(nn.relu(x))
-        x = euler_step(keys, self.perturbation, x, f)
-        return nn.Dense(self.classes, name="head")(nn.relu(x))
+        # the step is one of images: here of a single place
+        place = (len(x), 1, 1, self.width)
+        x = euler_step(keys, self.perturbation, x.reshape(place), f.reshape(place))
+        return nn.Dense(self.classes, name="head")(nn.relu(x.reshape(len(x), -1)))
 
 
 def pooled(data: rp.Dataset) -> rp.Dataset:
