@@ -48,8 +48,8 @@ def _balanced(axes: Axes, rows: list[Row], theme: Theme) -> None:
         own = row["balanced_accuracy"]
         value, *ends = (100 * own[end] for end in ("value", "low", "high"))
         colour = colours[row["method"]]
-        axes.barh(place, value, height=0.62, color=colour)
-        axes.plot(ends, [place] * 2, color=theme.muted, linewidth=1.4)
+        axes.barh(place, value, height=0.62, color=colour, alpha=0.55)
+        axes.plot(ends, [place] * 2, color=theme.ink, linewidth=1.4)
         text = {"textcoords": "offset points", "va": "center", "fontsize": 8}
         axes.annotate(f"{value:.1f}", (max(ends), place), (5, 0), **text)
     axes.set_yticks(range(len(rows)), [_name(row) for row in rows], fontsize=8)

@@ -328,6 +328,30 @@ def test_a_generator_that_does_not_exist_is_reported_and_stops_nothing(records):
     assert all(row["relative"] > 0 for row in rows.values())
 
 
+def test_losses_are_compared_at_one_epsilon_and_classes_attacked(records):
+    rows = read(records("imbalance"))["rows"]
+    trained = [row for row in rows if row["what"] == "classes"]
+    assert [row["loss"] for row in trained] == [
+        *("cross-entropy", "cross-entropy, adjusted after", "balanced softmax")
+    ]
+    for row in trained:
+        assert 7.9 < row["epsilon"] <= 8.001
+        recalls = [each["value"] for each in row["recalls"]]
+        assert row["balanced_accuracy"]["value"] == pytest.approx(np.mean(recalls))
+    assert trained[0]["gain"] == {"value": 0, "low": 0, "high": 0}
+    (attack,) = [row for row in rows if row["what"] == "attack"]
+    assert len(attack["auc"]) == 10
+    assert attack["rare"]["low"] <= attack["rare"]["value"] <= attack["rare"]["high"]
+
+
+def test_counts_that_are_released_are_paid_for_with_noise():
+    module = importlib.import_module("benchmarks.imbalance")
+    settings = module.Imbalance(private_steps=3, count_noise=1.0)
+    alone = module._multiplier(settings, 1000, 100, None)
+    both = module._multiplier(settings, 1000, 100, module.Histogram(1.0))
+    assert both > 1.02 * alone
+
+
 # -------------------------------------------------------------------------- PyTorch
 
 
