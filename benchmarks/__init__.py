@@ -16,6 +16,7 @@ BENCHMARKS = {
     "reconstruction": "images from gradients and noisy features, by mechanism",
     "features": "accuracy against epsilon: noisy features, and DP-SGD beside them",
     "imbalance": "rare classes by method and loss: recalls, and an attack on each",
+    "transfer": "DP-SGD from a public start: accuracy by epsilon and frozen groups",
     "noise": "what DP-SGD's noise of a step costs by its source",
 }
 """Name and sentence of each; the module `benchmarks.NAME` holds it as BENCHMARK."""

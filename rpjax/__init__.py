@@ -28,9 +28,11 @@ from rpjax.learners import (
     Inputs,
     LabelNoise,
     Learner,
+    Pretrained,
     ensemble,
     side_by_side,
     supervised,
+    trainable_after,
 )
 from rpjax.perturbations import Additive, Multiplicative
 from rpjax.training import Budget, Query, Run, answers, fit, pmap, reporter
@@ -46,6 +48,7 @@ __all__ = [
     "LabelNoise",
     "Learner",
     "Multiplicative",
+    "Pretrained",
     "Query",
     "Records",
     "Run",
@@ -70,5 +73,6 @@ __all__ = [
     "reporter",
     "side_by_side",
     "supervised",
+    "trainable_after",
     "verification",
 ]

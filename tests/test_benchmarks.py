@@ -94,6 +94,7 @@ TINY = {
     },
     "reconstruction": {"quick": True},
     "imbalance": {"data": "digits", "quick": True},
+    "transfer": {"quick": True},
     "noise": {"normals": 1_000, "draws": 2, "rounds": 1},
 }
 

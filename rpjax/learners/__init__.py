@@ -6,6 +6,7 @@ from rpjax.learners.ensemble import ensemble, side_by_side
 from rpjax.learners.inputs import Inputs
 from rpjax.learners.label_noise import LabelNoise
 from rpjax.learners.supervised import supervised
+from rpjax.learners.transfer import Pretrained, trainable_after
 
 __all__ = [
     "Batch",
@@ -15,9 +16,11 @@ __all__ = [
     "LabelNoise",
     "Learner",
     "Mechanism",
+    "Pretrained",
     "State",
     "dpsgd",
     "ensemble",
     "side_by_side",
     "supervised",
+    "trainable_after",
 ]

@@ -68,6 +68,8 @@ class Mechanism:
         shuffled epochs.
     noise_source: what draws DP-SGD's noise from the secret bits.
     trained: which parameters are trained, in words; None is all of them.
+    pretrained: public data from which the initial parameters come, in words with a
+        digest of them; None where they are drawn at random.
     class_weights: (first step, largest weight), rising, where classes have weights
         after clipping (DP-SGD): what the clip norm is multiplied with from there on.
     released_counts: whether the loss knows counts or class losses that a mechanism of
@@ -99,6 +101,7 @@ class Mechanism:
     trained: str | None = None
     class_weights: tuple[tuple[int, float], ...] = ()
     released_counts: bool = False
+    pretrained: str | None = None
 
     def largest_weight(self, step: int) -> float:
         """The largest class weight at this step, 1 where there are none."""

@@ -35,6 +35,7 @@ from rpjax.learners.supervised import (
     means,
     predict_with,
 )
+from rpjax.learners.transfer import Pretrained, started
 from rpjax.noise import Source as NoiseSource
 
 Engine = Literal["auto", "vmap", "two_pass", "bookkeeping"]
@@ -59,6 +60,7 @@ class Settings:
     sampling: Sampling = "poisson"
     noise: NoiseSource = "threefry"
     loss: Losses = cross_entropy
+    start: Pretrained | None = None
 
     def __post_init__(self) -> None:
         _positive("clip_norm", self.clip_norm)
@@ -139,6 +141,7 @@ def dpsgd(
     sampling: Sampling = "poisson",
     noise: NoiseSource = "threefry",
     loss: Losses = cross_entropy,
+    start: Pretrained | None = None,
 ) -> Learner:
     """Differentially private training of `model`.
 
@@ -157,7 +160,8 @@ def dpsgd(
     augmentation_multiplicity: views of a record whose mean gradient is clipped (De et
         al., arXiv 2204.13650); costs no privacy.
     trainable: the parameters to train, by the beginnings of their paths, such as
-        ("head",); the others stay as they are, and need no noise. None is all.
+        ("head",) or `rpjax.learners.trainable_after`'s answer; the others stay as they
+        are, need no noise, and their gradients are not computed. None is all.
     sampling: "poisson", each record by its own coin; or "shuffled" epochs of full
         batches, whose guarantee has no amplification by sampling.
     noise: what draws the noise from 256 secret bits: "threefry", or "secure", a
@@ -167,6 +171,8 @@ def dpsgd(
         released with noise; class weights are applied after clipping, and the noise is
         scaled to clip_norm times the largest of them. What a release of counts cost
         comes on top of the guarantee.
+    start: parameters of a net trained on public data, from which this one starts. They
+        cost nothing, and the guarantee names where they come from.
 
     One record is one unit of privacy, so a model with BatchNorm is refused. The noise
     comes from 256 bits in the state, not from the run's key.
@@ -183,6 +189,7 @@ def dpsgd(
         sampling,
         noise,
         loss,
+        start,
     )
     if getattr(model, "norm", None) == "batch":
         raise _batch_norm("norm is 'batch'")
@@ -192,7 +199,7 @@ def dpsgd(
 def _learner(
     model: Any, tx: optax.GradientTransformation, inputs: Inputs, settings: Settings
 ) -> Learner:
-    network = linen(model)
+    network = started(linen(model), settings.start)
     mechanism = _mechanism(model, inputs, settings)
     rule, trained = settings.rule, settings.trained
     adaptive = isinstance(rule, Moving)
@@ -273,6 +280,7 @@ def _mechanism(model: Any, inputs: Inputs, settings: Settings) -> Mechanism:
         if settings.weighted is not None
         else (),
         released_counts=isinstance(settings.loss, Loss) and settings.loss.released,
+        pretrained=None if settings.start is None else str(settings.start),
     )
 
 

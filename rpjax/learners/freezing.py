@@ -32,7 +32,7 @@ class Trained:
             return params
         flat = traverse_util.flatten_dict(params, sep="/")
         for name in self.names:
-            if not any(_begins(path, name) for path in flat):
+            if not any(begins(path, name) for path in flat):
                 tops = ", ".join(params)
                 raise InputError(
                     f"trainable names {name!r}, which is the beginning of no "
@@ -41,7 +41,7 @@ class Trained:
         own = {
             path: leaf
             for path, leaf in flat.items()
-            if any(_begins(path, name) for name in self.names)
+            if any(begins(path, name) for name in self.names)
         }
         part: PyTree = traverse_util.unflatten_dict(own, sep="/")
         return part
@@ -56,5 +56,6 @@ class Trained:
         return whole
 
 
-def _begins(path: str, name: str) -> bool:
+def begins(path: str, name: str) -> bool:
+    """Whether a parameter's path begins with this name, whole parts of it."""
     return path == name or path.startswith(name.rstrip("/") + "/")

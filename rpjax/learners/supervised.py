@@ -1,6 +1,6 @@
 """Supervised training: plain, and with residual perturbation if the model has one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from rpjax import keys as rp_keys
 from rpjax.annotations import PRNGKey, PyTree
 from rpjax.errors import InputError
 from rpjax.learners.base import Batch, Info, Learner, Mechanism, State
+from rpjax.learners.freezing import Trained
 from rpjax.learners.inputs import Draw, Inputs, noise_keys
 from rpjax.learners.label_noise import LabelNoise
 from rpjax.learners.losses import Loss, Losses, correct, cross_entropy, per_record
@@ -27,6 +28,7 @@ from rpjax.learners.networks import (
     linen,
 )
 from rpjax.learners.reduction import summed, vary
+from rpjax.learners.transfer import Pretrained, started
 
 
 def supervised(
@@ -36,6 +38,9 @@ def supervised(
     draw: Draw = "step",
     label_noise: LabelNoise | None = None,
     loss: Losses = cross_entropy,
+    *,
+    trainable: Sequence[str] | None = None,
+    start: Pretrained | None = None,
 ) -> Learner:
     """Minimise the mean loss of a model, through its noise if it has some.
 
@@ -50,6 +55,11 @@ def supervised(
         with class weights or with weights from the batch. A guarantee for the features
         holds with any of them, since it takes labels, and so counts, for known. The
         figure "loss" of a step is the mean of the records' own losses, before weights.
+    trainable: the parameters to train, by the beginnings of their paths, such as
+        ("head",) or `rpjax.learners.trainable_after`'s answer; the others stay as they
+        are, and their gradients are not computed. Running statistics go on moving.
+        None is all.
+    start: parameters of a net trained on public data, from which this one starts.
     """
     if label_noise is not None and loss is not cross_entropy:
         raise InputError(
@@ -65,7 +75,12 @@ def supervised(
             "would meet several views of a record, whose difference shows it clean: "
             "take draw='step', or the order 'noise_then_augment'"
         )
-    mechanism = forward_mechanism(model, inputs, draw)
+    trained = Trained(trainable)
+    mechanism = replace(
+        forward_mechanism(model, inputs, draw),
+        trained=None if trainable is None else str(trained),
+        pretrained=None if start is None else str(start),
+    )
     if label_noise is not None:
         mechanism = replace(
             mechanism, label_epsilon=label_noise.epsilon, classes=label_noise.classes
@@ -75,11 +90,14 @@ def supervised(
             raise InputError(
                 f"label_noise has {label_noise.classes} classes and the model {classes}"
             )
-    learner = _learner(linen(model), tx, inputs, mechanism, label_noise, loss)
+    network = started(linen(model), start)
+    learner = _learner(network, tx, inputs, mechanism, label_noise, loss, trained)
     return learner._replace(
         open=leaves_open(model),
         using=lambda how: supervised(
-            built(model, how), tx, inputs, draw, label_noise, loss
+            *(built(model, how), tx, inputs, draw, label_noise, loss),
+            trainable=trainable,
+            start=start,
         ),
     )
 
@@ -107,6 +125,7 @@ def _learner(
     mechanism: Mechanism,
     label_noise: LabelNoise | None,
     loss: Losses,
+    trained: Trained,
 ) -> Learner:
     losses = loss if label_noise is None else label_noise.losses
 
@@ -119,9 +138,12 @@ def _learner(
         pixels = inputs.training(key, state, draw, batch)
         noise = noise_keys(state, "residual_noise", draw, batch.ids)
 
+        params, given = trained.part(state.params), vary(state.params, axis)
+
         def loss_sum(params: PyTree) -> tuple[Array, tuple[Array, PyTree]]:
+            whole = trained.whole(params, given)
             logits, stats = network.apply(
-                noise, params, state.stats, pixels, True, axis=axis
+                noise, whole, state.stats, pixels, True, axis=axis
             )
             own = losses(logits, batch.labels) * batch.valid
             if isinstance(losses, Loss):
@@ -130,16 +152,14 @@ def _learner(
 
         # vary: differentiated as replicated parameters, the gradient would be summed
         # over the axis once more by itself
-        own, (logits, stats) = jax.grad(loss_sum, has_aux=True)(
-            vary(state.params, axis)
-        )
+        own, (logits, stats) = jax.grad(loss_sum, has_aux=True)(trained.part(given))
         gradient, sums = summed((own, figures(logits, batch, losses)), axis)
         gradient = jax.tree.map(lambda g: g / jnp.maximum(sums["count"], 1), gradient)
-        updates, opt_state = tx.update(gradient, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        updates, opt_state = tx.update(gradient, state.opt_state, params)
+        params = optax.apply_updates(params, updates)
         state = state._replace(
             step=state.step + 1,
-            params=params,
+            params=trained.whole(params, state.params),
             stats=stats,
             opt_state=opt_state,
         )
@@ -153,10 +173,11 @@ def _learner(
             replace(mechanism, members=mechanism.members * members, shared_input=True),
             label_noise,
             loss,
+            trained,
         )
 
     return Learner(
-        init=init_with(network, tx, inputs),
+        init=init_with(network, tx, inputs, trained.part),
         step=step,
         predict=predict_with(network, inputs, mechanism.noisy),
         mechanism=mechanism,

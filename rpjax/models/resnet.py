@@ -131,6 +131,16 @@ class ResNet(nn.Module):
             )
         super().__post_init__()
 
+    @property
+    def block_groups(self) -> tuple[tuple[str, ...], ...]:
+        """Names of the parameters: the stem's, each stage's blocks', the head's."""
+        ends = [sum(self.stages[: k + 1]) for k in range(len(self.stages))]
+        stages = [
+            tuple(f"block{index}" for index in range(end - blocks, end))
+            for end, blocks in zip(ends, self.stages, strict=True)
+        ]
+        return (("stem",), *stages, ("head_norm", "head"))
+
     @nn.compact
     def __call__(
         self, keys: RecordKeys | None, images: Pixels, train: bool = False

@@ -48,6 +48,7 @@ def dpsgd_guarantee(
     noise_seed: NoiseSeed = "secret",
     noise_reused: bool = False,
     released_counts: bool = False,
+    pretrained: str | None = None,
 ) -> Guarantee:
     """What DP-SGD proves, with other accountants and neighbours beside it.
 
@@ -82,6 +83,8 @@ def dpsgd_guarantee(
         noise_reused: whether the same noise served another training on these records.
         released_counts: whether the loss uses class counts or losses that another
             mechanism released from these records; its cost is not in these figures.
+        pretrained: public data that the initial weights come from, in words; None where
+            they are drawn at random.
 
     Raises:
         InputError: a field outside its range.
@@ -101,6 +104,7 @@ def dpsgd_guarantee(
         *(members, sampling, clipping, noise_source, trained, noise_seed),
         models=models,
         released_counts=released_counts,
+        pretrained=pretrained,
     )
     broken = failed(
         {

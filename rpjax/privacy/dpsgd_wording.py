@@ -13,9 +13,12 @@ from rpjax.privacy.wording import (
     NoiseSeed,
     bank,
     figure,
+    frozen_assumption,
     power,
+    public_start,
     seed_assumption,
     seed_note,
+    start_assumption,
     told_apart,
 )
 
@@ -102,10 +105,14 @@ class Facts(NamedTuple):
     noise_seed: NoiseSeed
     models: int = 1
     released_counts: bool = False
+    pretrained: str | None = None
 
     def parameters(self) -> dict[str, Any]:
-        """The facts as names and plain values; released counts where there are any."""
-        left_out = {"delta"} if self.released_counts else {"delta", "released_counts"}
+        """The facts as names and plain values; the last two where there are any."""
+        left_out = {"delta"}
+        left_out |= {
+            n for n in ("released_counts", "pretrained") if not getattr(self, n)
+        }
         return {k: v for k, v in self._asdict().items() if k not in left_out}
 
     @property
@@ -127,6 +134,8 @@ def mechanism(facts: Facts) -> str:
         parts += [f"{facts.clipping.replace('_', '-')} clipping"]
     if facts.trained is not None:
         parts += [f"trained: {facts.trained}"]
+    if facts.pretrained is not None:
+        parts += [f"pre-trained on public data: {facts.pretrained}"]
     if facts.members > 1:
         parts += [f"an ensemble of {facts.members}"]
     return ", ".join(parts)
@@ -139,6 +148,7 @@ def public(facts: Facts) -> tuple[str, ...]:
         + (", and the order of each epoch" if facts.sampling == "shuffled" else ""),
         "initial weights and augmentation",
         *([] if facts.trained is None else ["the parameters that stay as they are"]),
+        *public_start(facts.pretrained),
     )
 
 
@@ -180,7 +190,8 @@ def assumptions(
     ]
     left = [
         *_other_rule(facts.clipping),
-        *_frozen(facts.trained),
+        *frozen_assumption(facts.trained),
+        *start_assumption(facts.pretrained),
         *([RELEASED_COUNTS] if facts.released_counts else []),
         "hyper-parameters and stopping time do not depend on the private records",
         "only the trained weights are released",
@@ -233,15 +244,6 @@ def _other_rule(clipping: str) -> list[str]:
     return [
         f"the clipping rule {clipping} bounds what one record changes the sum by to "
         "the norm that the noise is calibrated to"
-    ]
-
-
-def _frozen(trained: str | None) -> list[str]:
-    if trained is None:
-        return []
-    return [
-        f"the parameters that stay as they are (all but: {trained}) come from "
-        "elsewhere, and were never trained on the protected records"
     ]
 
 

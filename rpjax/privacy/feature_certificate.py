@@ -55,6 +55,8 @@ def feature_guarantee(
     models: int = 1,
     noise_seed: NoiseSeed = "secret",
     noise_reused: bool = False,
+    trained: str | None = None,
+    pretrained: str | None = None,
 ) -> Guarantee:
     """What residual perturbation proves: mu-GDP from the input noise, or nothing.
 
@@ -94,6 +96,9 @@ def feature_guarantee(
         models: trained side by side, of which the guarantee is for each by itself.
         noise_seed: "secret", or "fixed" where the run can be reproduced by a reader.
         noise_reused: whether the same noise served another training on these records.
+        trained: which parameters move, in words; None is all of them.
+        pretrained: public data that the initial weights come from, in words; None where
+            they are drawn at random.
 
     Raises:
         InputError: a field outside its range.
@@ -111,6 +116,8 @@ def feature_guarantee(
         *(input_noise, delta, participations, bound, span, draw, members),
         *(noise_per_member, augmentation, batch_norm, strategy, gamma, floor),
         *(residual_bound, label_epsilon, classes, models, noise_seed),
+        trained=trained,
+        pretrained=pretrained,
     )
     if (label_epsilon is None) != (classes is None):
         raise InputError(

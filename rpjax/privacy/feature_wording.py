@@ -11,9 +11,12 @@ from rpjax.privacy.wording import (
     NoiseSeed,
     bank,
     figure,
+    frozen_assumption,
     power,
+    public_start,
     seed_assumption,
     seed_note,
+    start_assumption,
     told_apart,
 )
 
@@ -62,6 +65,8 @@ class Facts(NamedTuple):
     classes: int | None
     models: int
     noise_seed: NoiseSeed
+    trained: str | None = None
+    pretrained: str | None = None
 
     @property
     def name(self) -> str:
@@ -86,7 +91,9 @@ class Facts(NamedTuple):
 
     def parameters(self) -> dict[str, Any]:
         """The facts as names and plain values."""
-        return {k: v for k, v in self._asdict().items() if k != "delta"}
+        left_out = {"delta"}
+        left_out |= {n for n in ("trained", "pretrained") if getattr(self, n) is None}
+        return {k: v for k, v in self._asdict().items() if k not in left_out}
 
 
 def mechanism(facts: Facts) -> str:
@@ -108,6 +115,10 @@ def mechanism(facts: Facts) -> str:
         parts += [f"noise of standard deviation π = {facts.input_noise:g} on the input"]
     if facts.label_epsilon is not None:
         parts += [f"labels by randomised response, ε = {facts.label_epsilon:g} each"]
+    if facts.trained is not None:
+        parts += [f"trained: {facts.trained}"]
+    if facts.pretrained is not None:
+        parts += [f"pre-trained on public data: {facts.pretrained}"]
     if facts.members > 1:
         parts += [f"an ensemble of {facts.members}"]
     return "; ".join(parts) if facts.noisy else "plain training"
@@ -189,6 +200,7 @@ def public(facts: Facts) -> tuple[str, ...]:
         "centring, scale and bound of the inputs, and all settings, those of the "
         "noise among them",
         "initial weights, batch order and augmentation",
+        *public_start(facts.pretrained),
     )
 
 
@@ -227,6 +239,8 @@ def assumptions(facts: Facts) -> tuple[str, ...]:
         "no other run on the same records is released (restarts, tuning and "
         "fine-tuning compose)",
         "nothing computed from un-noised training records is released with the weights",
+        *frozen_assumption(facts.trained),
+        *start_assumption(facts.pretrained),
         *seed_assumption(facts.noise_seed),
         FLOATS,
     ]

@@ -77,6 +77,33 @@ def bank(models: int) -> tuple[str, ...]:
     )
 
 
+def public_start(pretrained: str | None) -> tuple[str, ...]:
+    """What is public of a training that starts from parameters of another."""
+    if pretrained is None:
+        return ()
+    return (f"the data it was pre-trained on, and what came of that: {pretrained}",)
+
+
+def start_assumption(pretrained: str | None) -> tuple[str, ...]:
+    """What the user has to see to, of the same."""
+    if pretrained is None:
+        return ()
+    return (
+        f"the parameters that it starts from were trained on public data ({pretrained})"
+        ", which share no record with the protected ones and were not chosen by them",
+    )
+
+
+def frozen_assumption(trained: str | None) -> tuple[str, ...]:
+    """What the user has to see to where some parameters stay as they are."""
+    if trained is None:
+        return ()
+    return (
+        f"the parameters that stay as they are (all but: {trained}) come from "
+        "elsewhere, and were never trained on the protected records",
+    )
+
+
 def told_apart(enforced: list[str], left: list[str]) -> tuple[str, ...]:
     """Assumptions, each one beginning with who sees to it."""
     by_code = (f"Enforced by the library: {text}" for text in enforced)

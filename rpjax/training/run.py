@@ -185,6 +185,7 @@ def guarantee(
             noise_seed=noise_seed,
             noise_reused=noise_reused,
             released_counts=facts.released_counts,
+            pretrained=facts.pretrained,
         )
     bound = facts.input_bound
     pixels = int(np.prod(shape))
@@ -211,6 +212,8 @@ def guarantee(
         models=facts.models,
         noise_seed=noise_seed,
         noise_reused=noise_reused,
+        trained=facts.trained,
+        pretrained=facts.pretrained,
         **_strategy(facts.perturbation),
     )
 
