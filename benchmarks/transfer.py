@@ -54,8 +54,8 @@ class Transfer:
     steps: int = 30
     batch_size: int = 512
     rate: float = 2.0
-    train_records: int | None = None
-    """Of each side's training records, the first so many; left out: all."""
+    private_records: int | None = None
+    """Of the private training records, the first so many; left out: all."""
     quick: bool = False
     """A few records and steps, to see how it goes; its accuracies mean nothing."""
     seed: int = 0
@@ -144,8 +144,8 @@ def _sides(data: rp.Dataset, settings: Transfer) -> Any:
         return rp.Records(taken.images, labels.astype(np.int32), taken.ids)
 
     return tuple(
-        (part(data.train, side, settings.train_records), part(data.test, side, None))
-        for side in (False, True)
+        (part(data.train, side, most), part(data.test, side, None))
+        for side, most in ((False, None), (True, settings.private_records))
     )
 
 
