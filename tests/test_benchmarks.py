@@ -351,6 +351,16 @@ def test_counts_that_are_released_are_paid_for_with_noise():
     alone = module._multiplier(settings, 1000, 100, None)
     both = module._multiplier(settings, 1000, 100, module.Histogram(1.0))
     assert both > 1.02 * alone
+def test_a_public_start_stands_beside_a_random_one(records):
+    scratch, frozen = read(records("transfer"))["rows"]
+    assert (scratch["way"], frozen["way"]) == ("from scratch", "2 groups frozen")
+    assert scratch["trained_parameters"] == scratch["parameters"]
+    # of four channels: a norm's scale and bias, and the head of five classes
+    assert frozen["trained_parameters"] == 2 * 4 + (4 + 1) * 5
+    assert scratch["noise_multiplier"] == frozen["noise_multiplier"]
+    for row in (scratch, frozen):
+        assert len(row["accuracies"]) == 2
+        assert 0 <= row["low"] <= row["mean"] <= row["high"] <= 1
 
 
 # -------------------------------------------------------------------------- PyTorch
