@@ -351,6 +351,8 @@ def test_counts_that_are_released_are_paid_for_with_noise():
     alone = module._multiplier(settings, 1000, 100, None)
     both = module._multiplier(settings, 1000, 100, module.Histogram(1.0))
     assert both > 1.02 * alone
+
+
 def test_a_public_start_stands_beside_a_random_one(records):
     scratch, frozen = read(records("transfer"))["rows"]
     assert (scratch["way"], frozen["way"]) == ("from scratch", "2 groups frozen")
