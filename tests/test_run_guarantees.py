@@ -199,6 +199,7 @@ def test_the_guarantee_of_dpsgd_is_its_accountants(private_run, asked):
         "noise_seed": "fixed",
         "noise_reused": False,
         "released_counts": False,
+        "pretrained": None,
     }
 
 
@@ -258,6 +259,8 @@ def test_the_guarantee_of_input_noise_counts_epochs_and_takes_the_pixels_range(
         "noise_reused": False,
         "strategy": "additive",
         "gamma": 0.5,
+        "trained": None,
+        "pretrained": None,
     }
     assert guarantee.kind == "gdp"
     assert guarantee.mu == pytest.approx(12.0 * 3**0.5 / 0.3)
