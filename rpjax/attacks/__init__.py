@@ -24,7 +24,7 @@ from rpjax.attacks.ratio import base, difficulty_calibrated, population_quantile
 from rpjax.attacks.reconstruction import invert_features, invert_gradient
 from rpjax.attacks.salem import SALEM
 from rpjax.attacks.shadow_models import ShadowModels, shadow_models
-from rpjax.attacks.shadows import Bank, ask_target, shadows
+from rpjax.attacks.shadows import Bank, ask_target, pooled, shadows
 from rpjax.attacks.suite import SUITE, Found, questions, run_suite
 from rpjax.attacks.vulnerability import Exposed, effect_sizes, most_exposed
 from rpjax.data.records import Records
@@ -43,10 +43,11 @@ def expose(
     are carried out too (`rpjax.attacks.per_record`).
     """
     query = query or Query()
-    known = bank.asked(pool, query)
-    asked = ask_target(target, pool, bank.design, query)
+    answers, own = bank.run.answers(pool, query), target.answers(pool, query)
+    known = bank.pooled(answers, pool)
+    asked = pooled(own, pool, bank.design.members, bank.design.non_members)
     found = {n: run(attack, known, asked, seed) for n, attack in ATTACKS.items()}
-    return found | per_record(target, bank, pool, query)
+    return found | per_record(own, answers, bank, pool.labels)
 
 
 __all__ = [

@@ -6,15 +6,13 @@ threshold for all records can.
 """
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float, Int
 
 from rpjax.attacks import signals
 from rpjax.attacks.attack import Exposure, best_threshold
 from rpjax.attacks.likelihood import ArrayAttack, leave_one_out, lira
 from rpjax.attacks.ratio import base, difficulty_calibrated
-from rpjax.attacks.shadows import Bank, pooled
-from rpjax.data.records import Records
-from rpjax.training import Query, Run
+from rpjax.attacks.shadows import Bank
 
 LEAST_SHADOWS = 8
 # models that a record must be in, and out of, with any one of them left out
@@ -40,21 +38,22 @@ def coins(bank: Bank, records: int) -> Bool[np.ndarray, "shadows records"]:
 
 
 def per_record(
-    target: Run, bank: Bank, pool: Records, query: Query
+    own: Float[np.ndarray, "n k"],
+    known: Float[np.ndarray, "shadows n k"],
+    bank: Bank,
+    labels: Int[np.ndarray, " n"],
 ) -> dict[str, Exposure]:
     """LiRA, BASE and difficulty calibration, by name; nothing from too few models.
 
     Thresholds are those that are best on the shadow models, each attacked with the
     others.
+
+    own, known: log-probabilities of the target and of the bank's models, about the
+        whole pool. labels: of the pool.
     """
     if not usable(bank):
         return {}
-    asked = pooled(
-        *(target.answers(pool, query), pool),
-        *(np.arange(len(pool)), np.empty(0, int)),
-    )
-    inside, labels = coins(bank, len(pool)), pool.labels
-    known = bank.run.answers(pool, query)
+    inside = coins(bank, len(labels))
     attacks: dict[str, tuple[str, signals.Signal, ArrayAttack]] = {
         "lira": ("LiRA (Carlini et al.)", signals.logit, lira),
         "base": ("BASE / RMIA", signals.loss, base),
@@ -66,9 +65,8 @@ def per_record(
     }
     found = {}
     for name, (label, signal, attack) in attacks.items():
-        seen = np.stack([signal(own, labels) for own in known])[..., None]
-        own = signal(asked.log_probs, labels)[None, :, None]
-        scores = attack(seen, inside, own)[0]
+        seen = np.stack([signal(model, labels) for model in known])[..., None]
+        scores = attack(seen, inside, signal(own, labels)[None, :, None])[0]
         tuned = leave_one_out(attack, seen, inside)
         found[name] = Exposure(
             name=name,

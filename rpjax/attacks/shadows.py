@@ -30,8 +30,12 @@ class Bank:
 
     def asked(self, pool: Records, query: Query) -> Asked:
         """The answers of all shadow models, pooled, with their true membership."""
+        return self.pooled(self.run.answers(pool, query), pool)
+
+    def pooled(self, answers: Float[np.ndarray, "shadows n k"], pool: Records) -> Asked:
+        """As `asked`, from the models' answers about the whole pool."""
         parts = []
-        for model, own in enumerate(self.run.answers(pool, query)):
+        for model, own in enumerate(answers):
             inside = self.design.shadow_members[model]
             outside = self.design.shadow_non_members[model]
             parts.append(pooled(own, pool, inside, outside))

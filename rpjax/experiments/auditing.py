@@ -6,6 +6,7 @@ attacked, two models at a time by the others; what is strongest there is chosen.
 of independent coins, is then looked at once.
 """
 
+import dataclasses
 import datetime
 import sys
 import time
@@ -29,7 +30,7 @@ from rpjax.errors import InputError
 from rpjax.experiments import audit_config, verdicts
 from rpjax.experiments.audit_config import AuditConfig, AuditExperiment
 from rpjax.experiments.checks import check, check_crop
-from rpjax.experiments.compare import loaded
+from rpjax.experiments.compare import loaded, net_name
 from rpjax.experiments.config import ExperimentConfig, as_dict, config_hash
 from rpjax.experiments.environment import device, versions
 from rpjax.experiments.examination import Examined, Options, examined
@@ -113,14 +114,8 @@ def _resolved(
     config = fill(config, own, preset(dataset), COMMON)
     dataset = sized(config, dataset)
     defaults = audit_config.DIGITS if digits else audit_config.IMAGES
-    options = fill_options(options, defaults)
-    return AuditExperiment(config, options), dataset
-
-
-def fill_options(options: AuditConfig, defaults: dict[str, Any]) -> AuditConfig:
-    """`options` with what was left open."""
-    values = {k: v for k, v in defaults.items() if getattr(options, k) is None}
-    return AuditConfig(**{**vars(options), **values})
+    left = {k: v for k, v in defaults.items() if getattr(options, k) is None}
+    return AuditExperiment(config, dataclasses.replace(options, **left)), dataset
 
 
 def _others(experiment: AuditExperiment) -> Records | None:
@@ -272,10 +267,7 @@ def _part(
         each.learner.init, jax.random.key(0), ready.mixture.pool.images[:1]
     )
     size = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes.params))
-    options, mechanism = ready.config.model, each.learner.mechanism
-    name = f"resnet{options.depth}"
-    if options.width is not None:
-        name = f"wrn-{options.depth}-{options.width}"
+    mechanism = each.learner.mechanism
     test, train = (
         verdicts.accuracy(models.answers[question], records.labels)
         for question, records in (
@@ -287,7 +279,11 @@ def _part(
         "name": each.name,
         "label": each.label,
         "description": each.description,
-        "model": {"name": name, "parameters": size, "members": mechanism.members},
+        "model": {
+            "name": net_name(ready.config),
+            "parameters": size,
+            "members": mechanism.members,
+        },
         "training": {
             "steps": each.steps,
             "epochs": each.steps * each.batch_size / each.records,

@@ -290,12 +290,20 @@ def utility(ready: Prepared, run: Run, query: Query | None = None) -> dict[str, 
     }
 
 
+def net_name(config: ExperimentConfig) -> str:
+    """The net in a word."""
+    options = config.model
+    if options.width is not None:
+        return f"wrn-{options.depth}-{options.width}"
+    name = f"resnet{options.depth}"
+    if options.channels is None:
+        return name
+    return f"{name}, {options.channels} channels"
+
+
 def model_facts(config: ExperimentConfig, run: Run) -> dict[str, Any]:
     """The net in a line."""
-    options = config.model
-    name = f"resnet{options.depth}"
-    if options.width is not None:
-        name = f"wrn-{options.depth}-{options.width}"
+    name = net_name(config)
     size = sum(leaf.size for leaf in jax.tree.leaves(run.state.params))
     members = run.learner.mechanism.members
     return {"name": name, "parameters": int(size), "members": members}
