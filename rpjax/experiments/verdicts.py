@@ -1,6 +1,7 @@
 """What an audit's figures say in a line: accuracy, controls, warnings."""
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -50,16 +51,26 @@ def headline(attack: Mapping[str, Any]) -> dict[str, Any]:
     return point
 
 
+def rounded(bound: float, towards: Callable[[float], int]) -> str:
+    """A bound to two digits, on its safe side: a lower one down, an upper one up.
+
+    >>> rounded(5.6687, math.floor), rounded(159.261, math.ceil)
+    ('5.66', '159.27')
+    """
+    return f"{towards(100 * bound) / 100:.2f}"
+
+
 def line(part: Mapping[str, Any]) -> str:
     """One line on a finished method."""
-    worst = max(part["exposure"], key=lambda kind: headline(strongest(kind))["tpr"])
+    audited = part["audits"][0]["canaries"]
+    worst = next(kind for kind in part["exposure"] if kind["kind"] == audited)
     attack = strongest(worst)
     point, best = headline(attack), max(each["epsilon"] for each in part["audits"])
     return (
         f"test accuracy {part['utility']['test_accuracy']['value']:.1%}; "
         f"{attack['threat']}, {worst['kind']}: {attack['label']} finds "
         f"{point['tpr']:.1%} at {point['realised_fpr']:.2%} false positives; "
-        f"epsilon >= {best:.2f}"
+        f"epsilon >= {rounded(best, math.floor)}"
     )
 
 
@@ -82,9 +93,9 @@ def _undefended(parts: list[dict[str, Any]]) -> Iterator[tuple[bool, str]]:
                 rate = headline(strongest(kind))["tpr"]
                 yield (
                     rate > FOUND_UNDEFENDED,
-                    f"Of mislabelled canaries in undefended nets, {rate:.1%} are found "
-                    f"at 1 % false positives (more than {FOUND_UNDEFENDED:.0%} are "
-                    "expected).",
+                    f"Of mislabelled canaries in undefended nets, {100 * rate:.1f} % "
+                    "are found at 1 % false positives (more than "
+                    f"{100 * FOUND_UNDEFENDED:.0f} % are expected).",
                 )
 
 
@@ -100,8 +111,8 @@ def _proved(parts: list[dict[str, Any]]) -> Iterator[tuple[bool, str]]:
             kept = max(same) <= proved["epsilon"]
             said = "not above" if kept else "ABOVE"
             text = (
-                f"{part['label']}: the bound of {max(same):.2f} is {said} the proved "
-                f"epsilon of {proved['epsilon']:.4g}"
+                f"{part['label']}: the bound of {rounded(max(same), math.floor)} is "
+                f"{said} the proved ε of {rounded(proved['epsilon'], math.ceil)}"
             )
             yield kept, text + ("." if kept else "; one of the two is wrong.")
 
@@ -116,8 +127,8 @@ def _shuffled(parts: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "passed": bool(worst >= least),
         "text": f"With coins drawn afresh {repetitions} times for each method, at "
-        f"least {worst:.1%} of the bounds are 0 (95 % are expected, {least:.1%} "
-        "allowed).",
+        f"least {100 * worst:.1f} % of the bounds are 0 (95 % are expected, "
+        f"{100 * least:.1f} % allowed).",
     }
 
 

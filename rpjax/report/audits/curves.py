@@ -188,7 +188,8 @@ def _draws_axes(axes: Axes, shown: Sequence[tuple[dict, Style]]) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda k, _: f"{k:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:g} %"))
-    axes.set_ylim(bottom=0)
+    # a marker at 100 % is whole
+    axes.set_ylim(0, 1.04 * axes.get_ylim()[1])
     axes.set_xlabel("Answers per record, each with fresh noise")
     axes.set_ylabel("True-positive rate at 1 % FPR")
 

@@ -235,7 +235,7 @@ def attack_notes(results: Results) -> list[str]:
         "Grey and “<10 FP”: so few false positives stand behind this rate that only "
         "its order of magnitude counts.",
         "PPV: share of the accused that are members, if 50, 10 or 1 % of all records "
-        "that are asked about are.",
+        "that are asked about are; at the threshold of the TPR at 1 % FPR.",
         "Strongest: of the largest TPR at 1 % FPR, as marked in attacks.json.",
     ]
 
