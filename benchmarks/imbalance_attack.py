@@ -47,7 +47,8 @@ def by_class(
     coins = _coins(rng, records.labels, shadows, targets)
     lists = np.stack([np.flatnonzero(own) for own in coins])
     many = rp.side_by_side(learner, len(coins), mapping="vmap")
-    run = rp.fit(many, records, lists=lists, seed=seed + OFFSET, **options)
+    drawn = {"seed": seed + OFFSET, "noise_seed": "fixed"}
+    run = rp.fit(many, records, lists=lists, **drawn, **options)
     if average is not None:
         run = run.averaged(average)
     chosen = np.concatenate(

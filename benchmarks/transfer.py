@@ -88,6 +88,7 @@ def measure(settings: Transfer, watch: Watch) -> list[Row]:
         batch_size=options.public_batch,
         steps=options.public_steps,
         seed=options.seed,
+        noise_seed="fixed",
     )
     found = float(first.evaluate(public[1]).value)
     source = f"{options.data}, classes 0 to {options.public_classes - 1}"
@@ -181,7 +182,8 @@ def _row(
     )
     seeds = tuple(range(settings.seed, settings.seed + settings.seeds))
     bank = rp.side_by_side(learner, len(seeds), mapping="map")
-    run = rp.fit(bank, train, batch_size=size, steps=steps, seed=seeds)
+    drawn = {"seed": seeds, "noise_seed": "fixed"}
+    run = rp.fit(bank, train, batch_size=size, steps=steps, **drawn)
     stated = spending(bank, run.sampler, run.shape, settings.delta)(run.steps)
     if stated > epsilon * (1 + 1e-6):
         raise ValueError(f"a training's epsilon is {stated}, above {epsilon}")
