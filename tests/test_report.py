@@ -414,7 +414,7 @@ def test_an_output_folder_that_is_a_file_is_refused(tmp_path):
 
 def test_views_import_only_what_draws_and_writes():
     allowed = set(sys.stdlib_module_names) | {"matplotlib", "jinja2", "markupsafe"}
-    allowed |= {"rich", "rpjax.report", "rpjax.errors"}
+    allowed |= {"rich", "rpjax.report", "rpjax.errors", "rpjax.neighbours"}
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             for name in _imported(node):

@@ -87,5 +87,14 @@ def test_an_ensemble_is_one_model():
     )
 
 
+def test_devices_share_the_records_and_change_nothing():
+    state = trained(NOISY)
+    question = Question(Query(draws=3), reads="gradients")
+    alone = ask(NOISY, state, POOL.take(range(11)), question, SEEDS)
+    # 11 records on 4 devices: one is asked twice, and left out
+    shared = ask(NOISY, state, POOL.take(range(11)), question, SEEDS, devices=4)
+    np.testing.assert_allclose(shared, alone, rtol=1e-5, atol=1e-5)
+
+
 def test_to_take_gradients_takes_the_weights():
     assert Question(reads="gradients").threat == "T4"

@@ -136,7 +136,7 @@ def ask(
     for number, view in enumerate(question.views):
         shown = Records(view.of(records.images[:]), records.labels, records.ids)
         if question.reads == "gradients":
-            found = gradient_norms(many, state, shown, question.query, own)
+            found = gradient_norms(many, state, shown, question.query, own, devices)
             parts.append(found[None])
             continue
         first = number * question.query.draws

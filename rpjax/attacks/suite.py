@@ -41,8 +41,8 @@ def questions(
     """
     still = Query(noise=False)
     asked = {"deployed": Question(), "views": Question(still, views)}
-    # a gradient costs three answers
-    averaged = Query(draws=max(1, draws // 4))
+    # one record at a time, a gradient takes as long as a dozen answers
+    averaged = Query(draws=max(1, draws // 8))
     asked["gradient"] = Question(averaged, reads="gradients")
     if noisy:
         asked |= {

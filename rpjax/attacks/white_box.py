@@ -13,20 +13,28 @@ from collections.abc import Callable, Mapping, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
 
 from rpjax import keys as rp_keys
 from rpjax.annotations import PyTree
 from rpjax.data.records import Records
 from rpjax.learners import Learner, State
-from rpjax.training import Query
+from rpjax.learners.reduction import vary
+from rpjax.training import Query, programs
+from rpjax.training.devices import DATA, Devices, Layout, layout, number
 
 # stands for a gradient of exactly zero; far below what float32 training leaves
 LEAST = 1e-30
 
 
 def gradient_norms(
-    many: Learner, state: State, records: Records, query: Query, seeds: Sequence[int]
+    many: Learner,
+    state: State,
+    records: Records,
+    query: Query,
+    seeds: Sequence[int],
+    devices: Devices = None,
 ) -> Float[np.ndarray, "models n groups"]:
     """Log of the norm of each record's mean gradient, in float32.
 
@@ -36,7 +44,9 @@ def gradient_norms(
     many: models side by side, ``len(seeds)`` of them, and `state` theirs.
     query: noise on or off, and over how many draws the gradient is averaged.
     seeds: from which each model's noise comes, with the record's id, as for `ask`.
+    devices: all of them share the records, each holding every model.
     """
+    where = layout({DATA: number(devices)}, (), 0)
     draws = query.draws if query.noise and many.mechanism.noisy else 1
     roots = rp_keys.roots(list(seeds))
 
@@ -44,11 +54,14 @@ def gradient_norms(
         return rp_keys.at_step(rp_keys.domain(root, "query"), draw)
 
     drawn = jax.vmap(jax.vmap(drawing, (0, None)), (None, 0))(roots, jnp.arange(draws))
-    images = np.asarray(records.images[:])
-    norms = _compiled(many, query.noise)(
-        drawn, jax.device_get(state), images, records.ids, records.labels
-    )
-    return np.moveaxis(np.asarray(norms), 0, 1)
+    padding = np.arange(-(-len(records) // where.data) * where.data) % len(records)
+    shown = records.take(padding)
+    asked = (np.asarray(shown.images[:]), shown.ids, shown.labels)
+    ask = _compiled(many, where, query.noise, programs.impl_of(roots))
+    words = where.put(jax.random.key_data(drawn))
+    placed = where.put(where.fetch(state))
+    norms = ask(words, placed, *where.put(asked, P(where.axis)))
+    return np.moveaxis(where.fetch(norms)[: len(records)], 0, 1)
 
 
 def groups(params: PyTree) -> tuple[str, ...]:
@@ -57,7 +70,9 @@ def groups(params: PyTree) -> tuple[str, ...]:
 
 
 @functools.lru_cache(maxsize=32)
-def _compiled(many: Learner, noise: bool) -> Callable[..., Array]:
+def _compiled(
+    many: Learner, where: Layout, noise: bool, impl: str
+) -> Callable[..., Array]:
     def loss(
         params: PyTree, key: Array, state: State, image: Array, name: Array, y: Array
     ) -> Array:
@@ -78,14 +93,20 @@ def _compiled(many: Learner, noise: bool) -> Callable[..., Array]:
         return jnp.log(jnp.maximum(squares, LEAST)) / 2
 
     def all_records(
-        keys: Array, state: State, images: Array, ids: Array, labels: Array
+        words: Array, state: State, images: Array, ids: Array, labels: Array
     ) -> Array:
+        keys = jax.random.wrap_key_data(words, impl=impl)
+        # else the gradients of all devices' records would be added
+        state = vary(state, where.axis)
+
         def one(record: tuple[Array, ...]) -> Array:
             return of_record(keys, state, *record)
 
         return jax.lax.map(one, (images, ids, labels))
 
-    compiled: Callable[..., Array] = jax.jit(all_records)
+    records = P(where.axis)
+    specs = (P(), P(), records, records, records)
+    compiled: Callable[..., Array] = jax.jit(where.mapped(all_records, specs, records))
     return compiled
 
 

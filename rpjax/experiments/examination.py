@@ -13,7 +13,7 @@ from rpjax.attacks.mixture import Mixture
 from rpjax.attacks.shadow_models import ShadowModels
 from rpjax.attacks.suite import SUITE, Found, run_suite
 from rpjax.audits import Coins
-from rpjax.audits.neighbours import SAME_NEIGHBOURS
+from rpjax.neighbours import SAME_NEIGHBOURS
 from rpjax.audits.protocol import Adjacency, Threat
 from rpjax.learners.base import Mechanism
 from rpjax.privacy import Guarantee

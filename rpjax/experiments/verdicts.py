@@ -9,7 +9,7 @@ import numpy.typing as npt
 import scipy
 
 from rpjax.attacks import findings
-from rpjax.audits.neighbours import SAME_NEIGHBOURS
+from rpjax.neighbours import SAME_NEIGHBOURS
 from rpjax.intervals import Estimate
 
 # Shapiro-Wilk rejects 5 % of normal samples

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rpjax.audits.neighbours import SAME_NEIGHBOURS
+from rpjax.neighbours import SAME_NEIGHBOURS
 from rpjax.errors import InputError
 from rpjax.report import schema
 from rpjax.report.results import ESTIMATE, GUARANTEE, SHAPE, Results

@@ -1,8 +1,6 @@
 """Which proofs speak of the neighbours that an audit's coins stand for."""
 
-from rpjax.audits.protocol import Adjacency
-
-SAME_NEIGHBOURS: dict[Adjacency, tuple[str, ...]] = {
+SAME_NEIGHBOURS: dict[str, tuple[str, ...]] = {
     "add or remove one canary": ("add or remove one record",),
     "replace a canary by its pair, label equal": (
         "replace one record's features, labels equal",
