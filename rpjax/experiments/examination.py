@@ -13,9 +13,9 @@ from rpjax.attacks.mixture import Mixture
 from rpjax.attacks.shadow_models import ShadowModels
 from rpjax.attacks.suite import SUITE, Found, run_suite
 from rpjax.audits import Coins
-from rpjax.neighbours import SAME_NEIGHBOURS
 from rpjax.audits.protocol import Adjacency, Threat
 from rpjax.learners.base import Mechanism
+from rpjax.neighbours import SAME_NEIGHBOURS
 from rpjax.privacy import Guarantee
 
 CURVE = 60

@@ -9,8 +9,8 @@ import numpy.typing as npt
 import scipy
 
 from rpjax.attacks import findings
-from rpjax.neighbours import SAME_NEIGHBOURS
 from rpjax.intervals import Estimate
+from rpjax.neighbours import SAME_NEIGHBOURS
 
 # Shapiro-Wilk rejects 5 % of normal samples
 MANY_UNUSUAL = 0.2

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rpjax.neighbours import SAME_NEIGHBOURS
 from rpjax.errors import InputError
+from rpjax.neighbours import SAME_NEIGHBOURS
 from rpjax.report import schema
 from rpjax.report.results import ESTIMATE, GUARANTEE, SHAPE, Results
 from rpjax.report.schema import MAYBE, NUMBER, Nullable
