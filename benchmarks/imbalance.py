@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -46,11 +46,10 @@ Floats = np.ndarray[Any, np.dtype[Any]]
 
 NAMES = {"plain": "Plain", "strategy1": "Strategy I", "dpsgd": "DP-SGD"}
 BASE, BEST = "cross-entropy", "balanced softmax"
-LOSSES = {
-    "plain": (BASE, "class-balanced", BEST),
-    "strategy1": (BASE, BEST),
-    "dpsgd": (BASE, "class-balanced", BEST, "balanced softmax, released counts"),
-}
+RELEASED = "balanced softmax, released counts"
+LOSSES = (BASE, "focal", "class-weighted", "class-balanced", "LDAM-DRW", BEST)
+# of a training, before LDAM's weights begin
+DEFERRED = 0.8
 ADJACENCY = "add or remove one record"
 # pixels in [0, 1] over a half: a public choice, and the background stays zero
 INPUTS = Inputs(mean=0.0, std=0.5)
@@ -71,11 +70,11 @@ class Imbalance:
     seeds: int = 3
     """Trainings of each kind, side by side."""
     methods: tuple[Method, ...] = ("plain", "strategy1", "dpsgd")
-    attacked: tuple[Method, ...] = ("plain", "dpsgd")
+    attacked: tuple[Method, ...] = ("plain", "strategy1", "dpsgd")
     """With cross-entropy and balanced softmax each."""
-    shadows: int = 8
+    shadows: int = 16
     """Shadow models of the attack, an even number; 0 leaves the attack out."""
-    targets: int = 4
+    targets: int = 8
     """Models that are attacked with them."""
     epsilon: float = 8.0
     """In total, a release of counts included."""
@@ -137,7 +136,9 @@ def _rows(settings: Imbalance, watch: Watch) -> Iterator[Row]:
     public = Counts(counts, "public")
     for method in settings.methods:
         base: Floats | None = None
-        kinds = (BASE, BEST) if settings.quick else LOSSES[method]
+        kinds = (BASE, BEST) if settings.quick else LOSSES
+        if method == "dpsgd" and not settings.quick:
+            kinds = (*kinds, RELEASED)
         for loss in kinds:
             watch(f"{NAMES[method]}, {loss}")
             facts, answers = _answers(settings, data, counts, method, loss)
@@ -230,19 +231,16 @@ def _trained(
     known: Counts,
 ) -> Trained:
     """The learner of a method with a loss that knows these counts."""
-    loss: Any = losses.cross_entropy
-    if name.startswith("balanced softmax"):
-        loss = losses.balanced_softmax(known)
-    elif name == "class-balanced":
-        loss = losses.class_balanced(known)
+    steps = settings.private_steps if method == "dpsgd" else settings.steps
+    loss = _loss(name, known, steps)
     facts: Row = {"legality": getattr(loss, "legality", "per example")}
     noise = Additive(settings.gamma) if method == "strategy1" else None
     model = Residual(len(counts), settings.width, noise)
     if method != "dpsgd":
         tx = optax.sgd(RATE, momentum=0.9)
         learner = rp.supervised(model, tx, INPUTS, loss=loss)
-        return Trained(learner, settings.steps, BATCH, facts | {"epsilon": None})
-    steps, records = settings.private_steps, sum(counts)
+        return Trained(learner, steps, BATCH, facts | {"epsilon": None})
+    records = sum(counts)
     batch = min(PRIVATE_BATCH, records // 2)
     histogram = Histogram(settings.count_noise) if "released" in name else None
     multiplier = _multiplier(settings, records, batch, histogram)
@@ -275,6 +273,22 @@ def _trained(
         "count_noise": settings.count_noise if histogram else None,
     }
     return Trained(learner, steps, batch, facts)
+
+
+def _loss(name: str, known: Counts, steps: int) -> Any:
+    # the net's logits have no bound, so LDAM's scale is one
+    made: dict[str, Callable[[], Any]] = {
+        BASE: lambda: losses.cross_entropy,
+        "focal": losses.focal,
+        "class-weighted": lambda: losses.class_weighted(known),
+        "class-balanced": lambda: losses.class_balanced(known),
+        "LDAM-DRW": lambda: losses.deferred(
+            known, round(DEFERRED * steps), base=losses.ldam(known, scale=1.0)
+        ),
+        BEST: lambda: losses.balanced_softmax(known),
+        RELEASED: lambda: losses.balanced_softmax(known),
+    }
+    return made[name]()
 
 
 @functools.cache

@@ -24,7 +24,6 @@ def figure(record: dict[str, Any], theme: Theme) -> Figure:
     grid = made.subplots(len(heights), 1, squeeze=False, gridspec_kw=ratios)[:, 0]
     _balanced(grid[0], trained, theme)
     shown = [r for r in trained if r["loss"] in ("cross-entropy", "balanced softmax")]
-    shown = [r for r in shown if r["method"] != "strategy1"]
     styles = look([_name(row) for row in shown])
     _classes(grid[1], shown, "recalls", styles, theme)
     grid[1].set_ylabel("recall, %")
@@ -65,7 +64,7 @@ def _classes(axes: Axes, rows: list[Row], what: str, styles: Any, theme: Theme) 
         style, own = styles.get(_name(row)), row[what]
         if style is None:
             continue
-        shift = 0.16 * (place - (len(rows) - 1) / 2)
+        shift = 0.8 / len(rows) * (place - (len(rows) - 1) / 2)
         across = [c + shift for c in range(len(own))]
         values = [100 * each["value"] for each in own]
         for x, each in zip(across, own, strict=True):

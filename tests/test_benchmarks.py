@@ -363,6 +363,9 @@ def test_a_public_start_stands_beside_a_random_one(records):
     for row in (scratch, frozen):
         assert len(row["accuracies"]) == 2
         assert 0 <= row["low"] <= row["mean"] <= row["high"] <= 1
+    differences = np.subtract(frozen["accuracies"], scratch["accuracies"])
+    assert frozen["gain"]["mean"] == pytest.approx(differences.mean())
+    assert "gain" not in scratch
 
 
 # -------------------------------------------------------------------------- PyTorch

@@ -31,7 +31,7 @@ def training(pytestconfig):
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.05",
     }
 
-    def start(name, folder, steps=400, largest_file=None):
+    def start(name, folder, steps=160, largest_file=None):
         limits = {"LARGEST_FILE": str(largest_file)} if largest_file else {}
         return subprocess.Popen(
             [sys.executable, WORKER, name, folder / "ck", folder / "result.npz"],
@@ -156,15 +156,15 @@ def test_sigterm_saves_and_says_so(training, tmp_path):
     calm, asked = tmp_path / "calm", tmp_path / "asked"
     for folder in (calm, asked):
         folder.mkdir()
-    finished(training("ensemble", calm, steps=1_000))
-    process = training("ensemble", asked, steps=1_000)
+    finished(training("ensemble", calm, steps=200))
+    process = training("ensemble", asked, steps=200)
     assert begun(process)
     process.terminate()
     _, err = process.communicate(timeout=300)
     assert process.returncode == 1, "it had finished before"
     last = err.strip().splitlines()[-1]
     assert "Preempted: stopped by SIGTERM after step" in last
-    assert f"after step {steps_saved(asked)[-1]} of 1000" in last
-    finished(training("ensemble", asked, steps=1_000))
+    assert f"after step {steps_saved(asked)[-1]} of 200" in last
+    finished(training("ensemble", asked, steps=200))
     np.testing.assert_array_equal(result(calm)[0], result(asked)[0])
     assert_tidy(asked)

@@ -105,38 +105,30 @@ def steps_saved(folder):
 CASES = ["DP-SGD", "ensemble on own lists"]
 
 
+@pytest.fixture
+def train(start):
+    """(case, folder, steps, seconds between checkpoints) -> two processes train it."""
+
+    def begin(name, folder, steps=STEPS, seconds=0.2):
+        folder.mkdir(exist_ok=True)
+        words = (WORKER, name, folder / "ck", folder)
+        return start(words, STEPS=str(steps), CHECKPOINT_SECONDS=str(seconds))
+
+    return begin
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
-def test_two_processes_that_are_stopped_and_killed_end_as_if_they_never_were(
-    start, tmp_path, name
-):
-    """SIGTERM to one stops both at one step; `kill -9` to both; then to the end.
+def test_two_processes_that_are_killed_end_as_if_they_never_were(train, tmp_path, name):
+    """`kill -9` to both, and then to the end.
 
     The state, the answers, the history and the guarantee equal the undisturbed run's
     bit for bit, and one process with four devices gives the same numbers.
     """
     calm, rough = tmp_path / "calm", tmp_path / "rough"
-    for folder in (calm, rough):
-        folder.mkdir()
+    finished(train(name, calm))
 
-    def train(folder, steps=STEPS, seconds=0.2):
-        words = (WORKER, name, folder / "ck", folder)
-        return start(words, STEPS=str(steps), CHECKPOINT_SECONDS=str(seconds))
-
-    finished(train(calm))
-
-    asked = train(rough, steps=100_000, seconds=1000)
-    assert all(map(begun, asked))
-    asked[1].terminate()  # the one that writes nothing
-    _, errors, codes = ended(asked)
-    assert codes == [1, 1], errors
-    (step,) = steps_saved(rough)
-    for error in errors:
-        assert f"Preempted: stopped by SIGTERM after step {step} of 100000" in error
-
-    # what a longer training left is no part of a shorter one
-    (rough / "ck").rename(tmp_path / "longer")
-    killed = train(rough, seconds=0.0)
+    killed = train(name, rough, seconds=0.0)
     assert all(map(begun, killed))
     deadline = time.monotonic() + 60
     while not steps_saved(rough) and time.monotonic() < deadline:
@@ -147,20 +139,13 @@ def test_two_processes_that_are_stopped_and_killed_end_as_if_they_never_were(
     assert codes == [-9, -9], errors
     assert 0 < steps_saved(rough)[-1] < STEPS
 
-    finished(train(rough))
+    finished(train(name, rough))
     assert_equal_results(result(rough), result(calm))
     assert_equal_results(result(calm, 0), result(calm, 1))
     assert result(calm)[2]["processes"] == 2
     assert not [p for p in rough.rglob("*") if "tmp" in p.name or "lock" in p.name]
-    assert_one_process_agrees(name, calm, tmp_path / "longer", step)
 
-
-def assert_one_process_agrees(name, calm, checkpoints, step):
-    """Four devices of one process: from nothing, and from the two's checkpoint."""
-    from train_in_two_processes import CASES, DATA
-
-    case = {"records": records(DATA), "devices": 4, **CASES[name]()}
-    case |= {"batch_size": 8, "seed": 7, "noise_seed": "fixed"}
+    case = in_one_process(name)
     alone = fit(**case, steps=STEPS)
     state, answers, facts = result(calm)
     assert_close(np.asarray(ravel_pytree(alone.state)[0]), state, rtol=1e-3, atol=1e-4)
@@ -168,10 +153,33 @@ def assert_one_process_agrees(name, calm, checkpoints, step):
     assert repr(alone.guarantee()) == facts["guarantee"]
     assert_close(alone.history, facts["history"], rtol=1e-3, atol=1e-4)
 
-    on = fit(**case, steps=step + 2, checkpoints=checkpoints)
+
+@pytest.mark.slow
+def test_sigterm_to_one_stops_both_at_one_step_from_which_one_process_goes_on(
+    train, tmp_path
+):
+    asked = train("DP-SGD", tmp_path, steps=100_000, seconds=1000)
+    assert all(map(begun, asked))
+    asked[1].terminate()  # the one that writes nothing
+    _, errors, codes = ended(asked)
+    assert codes == [1, 1], errors
+    (step,) = steps_saved(tmp_path)
+    for error in errors:
+        assert f"Preempted: stopped by SIGTERM after step {step} of 100000" in error
+
+    case = in_one_process("DP-SGD")
+    on = fit(**case, steps=step + 2, checkpoints=tmp_path / "ck")
     whole = fit(**case, steps=step + 2)
     assert on.stopwatch is not None, "it took no step"
     assert_close(on.state, whole.state, rtol=1e-3, atol=1e-3)
+
+
+def in_one_process(name):
+    """What `fit` takes for the same training on four devices of one process."""
+    from train_in_two_processes import CASES, DATA
+
+    case = {"records": records(DATA), "devices": 4, **CASES[name]()}
+    return case | {"batch_size": 8, "seed": 7, "noise_seed": "fixed"}
 
 
 @pytest.mark.slow
