@@ -157,8 +157,10 @@ def rows(found: dict[str, Any]) -> list[tuple[str, str]]:
             f"at {_si(time['flops_per_second'])}FLOP/s a device "
             f"({time['speed_from']})",
         ),
-        ("images to decode", f"{time['images_per_second']:,.0f} a second"),
     ]
+    if found["config"]["data"]["stored"]:
+        rate = f"{time['images_per_second']:,.0f} a second"
+        lines.append(("images to decode", rate))
     return lines
 
 
