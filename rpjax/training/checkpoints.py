@@ -195,9 +195,9 @@ def newest(folder: Path) -> PyTree:
     if not steps:
         raise InputError(f"{folder} holds no checkpoint; train again with --overwrite")
     place = folder.absolute() / str(max(steps)) / "state"
-    handler: Any = ocp.PyTreeCheckpointer()
+    handler: Any = ocp.PyTreeCheckpointHandler()
     try:
-        shapes = handler.metadata(place).item_metadata.tree
+        shapes = handler.metadata(place).tree
         plain = ocp.RestoreArgs(restore_type=np.ndarray)
         return handler.restore(
             place, restore_args=jax.tree.map(lambda _: plain, shapes)
