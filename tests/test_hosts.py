@@ -7,9 +7,6 @@ import json
 import os
 import re
 import signal
-import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -19,65 +16,16 @@ import pytest
 from jax.flatten_util import ravel_pytree
 from stored_images import write_imagenet
 from support import assert_close, records
+from two_processes import CLI, ended, finished, free_port
 
 from rpjax import distributed
 from rpjax.errors import InputError
 from rpjax.training import fit
 
+pytest_plugins = ["two_processes"]
+
 WORKER = Path(__file__).with_name("train_in_two_processes.py")
 STEPS = 60
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-@pytest.fixture(scope="module")
-def start(pytestconfig):
-    """(words, environment) -> processes that run them together, two by default."""
-    shared = {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "JAX_NUM_CPU_DEVICES": "2",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-        "JAX_COMPILATION_CACHE_DIR": str(pytestconfig.cache.mkdir("jax")),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.05",
-        "JAX_NUM_PROCESSES": "2",
-    }
-    begun = []
-
-    def run(words, who=(0, 1), **more):
-        env = shared | {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}"} | more
-        processes = [
-            subprocess.Popen(
-                [sys.executable, *map(str, words)],
-                env=env | {"JAX_PROCESS_ID": str(index)},
-                text=True,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-            )
-            for index in who
-        ]
-        begun.extend(processes)
-        return processes
-
-    yield run
-    for process in begun:
-        process.kill()
-
-
-def ended(processes):
-    """What they wrote to the error output, and their exit statuses."""
-    outs, errors = zip(*(p.communicate(timeout=300) for p in processes), strict=True)
-    return outs, errors, [p.returncode for p in processes]
-
-
-def finished(processes):
-    outs, errors, codes = ended(processes)
-    assert codes == [0] * len(codes), "\n".join(errors)
-    return outs
 
 
 def begun(process):
@@ -214,7 +162,6 @@ def test_secret_noise_is_one_secret_for_all_processes(start, tmp_path):
 
 # --------------------------------------------------------------------- the command line
 
-CLI = ("-m", "rpjax.cli")
 TINY = ("--train-records", "128", "--epochs", "1", "--batch-size", "32")
 
 

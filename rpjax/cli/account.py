@@ -10,7 +10,8 @@ from rpjax.experiments import ExperimentConfig, prepare
 from rpjax.experiments.checks import check
 from rpjax.experiments.config import to_be_released
 from rpjax.experiments.methods import Plan, plan
-from rpjax.experiments.presets import COMMON, MNIST, NATURAL, fill
+from rpjax.experiments.planning import given
+from rpjax.experiments.recipes import Facts
 from rpjax.experiments.targets import check_target, needed
 from rpjax.files import write_json
 from rpjax.privacy.documents import document
@@ -80,8 +81,8 @@ def _planned(
     if options.classes < 2:
         raise InputError(f"classes is {options.classes}; it must be >= 2")
     check(options.config)
-    defaults = MNIST if options.shape[-1] == 1 else NATURAL
-    config = fill(options.config, defaults, COMMON)
+    facts = Facts(options.records, options.classes, options.shape)
+    config = given(options.config, facts)
     plans = (
         plan(config, name, options.classes, options.records) for name in config.methods
     )

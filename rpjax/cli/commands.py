@@ -15,7 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from rpjax import distributed, report
-from rpjax.cli import account, data, features
+from rpjax.cli import account, data, features, plan
+from rpjax.cli.defaults import with_defaults
 from rpjax.errors import InputError
 from rpjax.experiments import (
     ExperimentConfig,
@@ -23,15 +24,12 @@ from rpjax.experiments import (
     audit,
     compare,
     prepare,
-    read_config,
-    recipes,
     revisit,
     sweep,
     to_yaml,
 )
 from rpjax.experiments.audit_config import AuditConfig, AuditExperiment
 from rpjax.experiments.config import METHODS, Method, to_be_released
-from rpjax.experiments.recipes import Recipe
 from rpjax.files import write_text
 from rpjax.verification import CHECKS, Check, verify
 
@@ -198,7 +196,8 @@ class Merge:
 def run(name: str, argv: list[str]) -> int:
     """Parse the options of one command and carry it out; the exit status."""
     kind, action = _COMMANDS[name]
-    argv, default, recipe = _with_defaults(kind, argv)
+    of_run = _of_run if kind is Audit else None
+    argv, default, recipe = with_defaults(kind, argv, of_run)
     options: dict[str, Any] = {} if default is None else {"default": default}
     config = (Flat, tyro.conf.OmitSubcommandPrefixes)
     parsed = tyro.cli(kind, args=argv, prog=f"rpjax {name}", config=config, **options)
@@ -225,50 +224,9 @@ def _joined() -> Console:
     return console
 
 
-def _with_defaults(kind: Any, argv: list[str]) -> tuple[list[str], Any, Recipe | None]:
-    """Take ``--recipe NAME`` and ``--config FILE`` out of the options.
-
-    Their values become the defaults, the file's on top of the recipe's; what both leave
-    out is the command's.
-    """
-    if "config" not in {f.name for f in dataclasses.fields(kind)}:
-        return argv, None, None
-    argv, name = _taken(argv, "--recipe")
-    argv, file = _taken(argv, "--config")
-    if kind is Audit and file is None:
-        argv, run = _taken(argv, "--run")
-        if run is not None:
-            return argv, _of_run(Path(run)), None
-    if name is None and file is None:
-        return argv, None, None
-    default, recipe = kind(), None
-    if name is not None:
-        recipe = recipes.named(name)
-        default = _replaced(default, recipes.followed(recipe, default.config))
-        if isinstance(default, Train):
-            default = dataclasses.replace(default, method="dpsgd")
-    if file is not None:
-        default = _replaced(default, read_config(Path(file), default.config))
-    return argv, default, recipe
-
-
 def _of_run(folder: Path) -> Audit:
     """The audit of what a run did: its methods, with its noise."""
     return Audit(RunFolder(folder).config(), AuditConfig(dp_noise="target"))
-
-
-def _replaced(options: Any, config: ExperimentConfig) -> Any:
-    return dataclasses.replace(options, config=config)
-
-
-def _taken(argv: list[str], option: str) -> tuple[list[str], str | None]:
-    """The words without an option and its value, and the value."""
-    for position, word in enumerate(argv):
-        if word == option and position + 1 < len(argv):
-            return argv[:position] + argv[position + 2 :], argv[position + 1]
-        if word.startswith(f"{option}="):
-            return argv[:position] + argv[position + 1 :], word.partition("=")[2]
-    return argv, None
 
 
 def _compare(options: Compare, console: Console) -> None:
@@ -434,6 +392,7 @@ _COMMANDS: dict[str, tuple[type, Callable[..., int | None]]] = {
     "attack": (Attack, _attack),
     "audit": (Audit, _audit),
     "account": (account.Account, account.run),
+    "plan": (plan.Plan, plan.run),
     "verify": (Verify, _verify),
     "data": (data.Data, data.run),
     "features": (features.Features, features.run),

@@ -1,4 +1,4 @@
-"""``rpjax data``: look at image files, and prepare them for many trainings."""
+"""``rpjax data``: look at image files, prepare them, or make some up."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
+from rpjax.data.generating import generate_folder
 from rpjax.data.preparing import IDC_FOLDER, prepare_folder, prepare_idc
 from rpjax.data.sources import surveyed
 from rpjax.data.splits import SPLIT_SEED
@@ -53,21 +54,43 @@ class Prepare:
 
 
 @dataclass(frozen=True)
+class Generate:
+    """Make up a folder of JPEG files in ImageNet's layout, to try a training on."""
+
+    folder: tyro.conf.Positional[Path]
+    """A new one, for train/CLASS/*.JPEG and val/CLASS/*.JPEG."""
+    classes: int = 4
+    """How many; each has its colour."""
+    train: int = 64
+    """Training images."""
+    val: int = 16
+    """Test images."""
+    size: int = 48
+    """Pixels of an image's shorter side."""
+    seed: int = 0
+    """Of the noise in them."""
+
+
+@dataclass(frozen=True)
 class Data:
-    """Look at image files (check), or prepare them for many trainings (prepare)."""
+    """Look at image files (check), prepare them (prepare), make some up (generate)."""
 
     action: (
         Annotated[Check, tyro.conf.subcommand("check")]
         | Annotated[Prepare, tyro.conf.subcommand("prepare")]
+        | Annotated[Generate, tyro.conf.subcommand("generate")]
     )
 
 
 def run(options: Data, console: Console) -> None:
     """Carry out the action."""
-    if isinstance(options.action, Check):
-        _check(options.action, console)
+    action = options.action
+    if isinstance(action, Check):
+        _check(action, console)
+    elif isinstance(action, Prepare):
+        _prepare(action, console)
     else:
-        _prepare(options.action, console)
+        _generate(action, console)
 
 
 def _check(options: Check, console: Console) -> None:
@@ -123,3 +146,16 @@ def _prepare(options: Prepare, console: Console) -> None:
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _generate(options: Generate, console: Console) -> None:
+    written = generate_folder(
+        options.folder,
+        classes=options.classes,
+        train=options.train,
+        val=options.val,
+        size=options.size,
+        seed=options.seed,
+    )
+    for line in (f"written: {written}", f"read it by: --data folder:{written}"):
+        console.print(line, highlight=False, soft_wrap=True)

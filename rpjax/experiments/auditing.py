@@ -72,7 +72,7 @@ def prepare_audit(
     check(experiment.config)
     experiment, dataset = _resolved(experiment, console)
     config, options = experiment.config, experiment.audit
-    check_crop(config, dataset)
+    check_crop(config, dataset.shape)
     assert options.canaries is not None
     mixture = plant_kinds(
         dataset.train,

@@ -3,7 +3,6 @@
 import math
 from typing import Any
 
-from rpjax.data.records import Dataset
 from rpjax.errors import InputError
 from rpjax.experiments.config import DPConfig, ExperimentConfig
 
@@ -25,6 +24,7 @@ RANGES: dict[str, Range] = {
     "dp.momentum": (0, 1),
     "dp.augmentation_multiplicity": (1, math.inf),
     "dp.stop_at_epsilon": (0, math.inf),
+    "transfer.frozen_groups": (0, math.inf),
     "attack.draws": (1, math.inf),
 }
 FINITE = (
@@ -56,6 +56,7 @@ def check(config: ExperimentConfig) -> None:
         if value is not None and not math.isfinite(value):
             raise InputError(f"{name} is {value}; it must be finite")
     _check_dp(config.dp)
+    _check_transfer(config)
 
 
 def _check_dp(dp: DPConfig) -> None:
@@ -69,9 +70,23 @@ def _check_dp(dp: DPConfig) -> None:
         )
 
 
-def check_crop(config: ExperimentConfig, dataset: Dataset) -> None:
+def _check_transfer(config: ExperimentConfig) -> None:
+    frozen, start = config.transfer.frozen_groups, config.transfer.start
+    if frozen and start is None:
+        raise InputError(
+            f"transfer.frozen_groups is {frozen} without a transfer.start; what is "
+            "frozen comes from a run on public data: name its folder with --start"
+        )
+    if frozen and config.dp.trainable:
+        raise InputError(
+            f"transfer.frozen_groups is {frozen} and dp.trainable "
+            f"{', '.join(config.dp.trainable)}; both say what is trained: give one"
+        )
+
+
+def check_crop(config: ExperimentConfig, shape: tuple[int, int, int]) -> None:
     """A random window has to hold some of the image."""
-    crop, smallest = config.training.crop, min(dataset.shape[:2])
+    crop, smallest = config.training.crop, min(shape[:2])
     if crop is not None and crop >= smallest:
         raise InputError(
             f"training.crop is {crop}; it must be below {smallest}, the images' size"

@@ -29,6 +29,7 @@ from rpjax.experiments.environment import device, versions
 from rpjax.experiments.methods import Plan, plan
 from rpjax.experiments.presets import resolved, sized
 from rpjax.experiments.runs import RunFolder
+from rpjax.experiments.transfer import check_start
 from rpjax.training import Query, Run, counter, devices, fit, reporter
 from rpjax.training.loop import sampler_for, split_slots
 
@@ -58,7 +59,7 @@ def prepare(config: ExperimentConfig, console: Console | None = None) -> Prepare
     check(config)
     dataset = sized(config, loaded(config, console))
     config = resolved(config, dataset)
-    check_crop(config, dataset)
+    check_crop(config, dataset.shape)
     shadows = config.attack.shadows
     if shadows is None or shadows < 1:
         raise InputError(f"shadows is {shadows}; the attacks need at least 1")
@@ -69,6 +70,7 @@ def prepare(config: ExperimentConfig, console: Console | None = None) -> Prepare
         plan(config, name, dataset.classes, records) for name in config.methods
     )
     for each in plans:
+        check_start(config.transfer, dataset, each.learner.mechanism.private)
         each.guarantee(dataset.shape)
         sampler = sampler_for(each.learner, each.records, each.batch_size)
         devices.layout(
@@ -302,11 +304,16 @@ def net_name(config: ExperimentConfig) -> str:
 
 
 def model_facts(config: ExperimentConfig, run: Run) -> dict[str, Any]:
-    """The net in a line."""
-    name = net_name(config)
+    """The net in a line, where it started and what of it was trained."""
+    facts = run.learner.mechanism
     size = sum(leaf.size for leaf in jax.tree.leaves(run.state.params))
-    members = run.learner.mechanism.members
-    return {"name": name, "parameters": int(size), "members": members}
+    return {
+        "name": net_name(config),
+        "parameters": int(size),
+        "members": facts.members,
+        "start": facts.pretrained,
+        "trained": facts.trained,
+    }
 
 
 def training_facts(run: Run) -> dict[str, Any]:

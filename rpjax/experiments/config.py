@@ -188,6 +188,16 @@ class DPConfig:
 
 
 @dataclass(frozen=True)
+class TransferConfig:
+    """What a training starts from, and how much of it stays as it is."""
+
+    start: Path | None = None
+    """Folder of an `rpjax train` on public data, whose parameters are carried over."""
+    frozen_groups: int = 0
+    """Groups that stay as they are: 1 the stem, 2 the stem and the first stage, ..."""
+
+
+@dataclass(frozen=True)
 class EnsembleConfig:
     """The ensemble of Strategy I nets."""
 
@@ -222,6 +232,7 @@ class ExperimentConfig:
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     dp: DPConfig = field(default_factory=DPConfig)
+    transfer: TransferConfig = field(default_factory=TransferConfig)
     ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
     attack: AttackConfig = field(default_factory=AttackConfig)
     methods: tuple[Method, ...] = METHODS

@@ -18,6 +18,7 @@ from rpjax.experiments.config import (
     Method,
     config_hash,
 )
+from rpjax.experiments.transfer import Carried, carried
 from rpjax.learners import Inputs, LabelNoise, Learner, dpsgd, ensemble, supervised
 from rpjax.models import resnet, wide_resnet
 from rpjax.perturbations import Additive, Multiplicative, Perturbation
@@ -85,11 +86,12 @@ def plan(config: ExperimentConfig, name: Method, classes: int, records: int) -> 
     if name not in METHODS:
         raise InputError(f"method is {name!r}; it is one of {', '.join(METHODS)}")
     label, description, perturbation = _described(config, name)
-    model = _model(config, classes, perturbation)
+    model = net(config, classes, perturbation)
+    public = carried(config, model)
     if name == "dpsgd":
-        learner, batch_size, steps = _dpsgd(config, model, records)
+        learner, batch_size, steps = _dpsgd(config, model, records, public)
     else:
-        learner, batch_size, steps = _supervised(config, model, records)
+        learner, batch_size, steps = _supervised(config, model, records, public)
     if name == "ensemble":
         options = config.ensemble
         learner = ensemble(
@@ -141,9 +143,10 @@ def _described(
     return lines[name]
 
 
-def _model(
-    config: ExperimentConfig, classes: int, perturbation: Perturbation | None
+def net(
+    config: ExperimentConfig, classes: int, perturbation: Perturbation | None = None
 ) -> Any:
+    """The configured residual network."""
     options = config.model
     fields = {
         "perturbation": perturbation,
@@ -181,7 +184,7 @@ def _inputs(config: ExperimentConfig) -> Inputs:
 
 
 def _supervised(
-    config: ExperimentConfig, model: Any, records: int
+    config: ExperimentConfig, model: Any, records: int, public: Carried
 ) -> tuple[Learner, int, int]:
     training = config.training
     assert training.batch_size is not None
@@ -197,7 +200,11 @@ def _supervised(
             inputs = Inputs(augmentation=inputs.augmentation)
         elif config.noise.label_epsilon is not None:
             labels = LabelNoise(config.noise.label_epsilon, model.classes)
-        return supervised(model, tx, inputs, config.noise.draw, labels)
+        return supervised(
+            *(model, tx, inputs, config.noise.draw, labels),
+            trainable=public.trainable,
+            start=public.start,
+        )
 
     sampler = sampler_for(learner(1), records, training.batch_size)
     steps = step_count(sampler, None, training.epochs)
@@ -205,7 +212,7 @@ def _supervised(
 
 
 def _dpsgd(
-    config: ExperimentConfig, model: Any, records: int
+    config: ExperimentConfig, model: Any, records: int, public: Carried
 ) -> tuple[Learner, int, int]:
     dp, augmentation = config.dp, _inputs(config).augmentation
     assert dp.batch_size is not None
@@ -231,7 +238,8 @@ def _dpsgd(
         clipping=dp.clipping,
         engine=dp.engine,
         augmentation_multiplicity=dp.augmentation_multiplicity,
-        trainable=dp.trainable or None,
+        trainable=dp.trainable or public.trainable,
+        start=public.start,
         sampling=dp.sampling,
         noise=dp.noise_source,
     )

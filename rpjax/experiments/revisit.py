@@ -1,7 +1,6 @@
 """Going back to a finished experiment: evaluate and attack what is in its folder."""
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +67,7 @@ def attack(
     replaced once all are through.
     """
     ready, folder = opened(out, console)
-    results = finished(out)
+    results = folder.concluded()
     if ready.config.train_on == "all":
         raise InputError(
             f"{out} was trained on all records, which leaves no non-members; "
@@ -96,13 +95,4 @@ def attack(
     for part in results["methods"]:
         folder.finish(part["name"], part, scores[part["name"]])
     folder.conclude(results)
-    return results
-
-
-def finished(out: Path) -> dict[str, Any]:
-    """The results in a folder."""
-    file = out / "results.json"
-    if not file.is_file():
-        raise InputError(f"{out} holds no results.json; finish the run with --resume")
-    results: dict[str, Any] = json.loads(file.read_text())
     return results

@@ -89,8 +89,7 @@ class RunFolder:
             raise InputError(f"out is {self.path}, which is a file; name a folder")
         if not self.path.exists() or not any(self.path.iterdir()):
             return
-        file = self.path / "config.yaml"
-        if not (file.is_file() and file.read_bytes().startswith(self._mark())):
+        if not self.holds_one():
             raise InputError(
                 f"out is {self.path}, which holds files of something else; "
                 "name a new folder"
@@ -100,6 +99,11 @@ class RunFolder:
                 f"out is {self.path}, which holds another {self.what}; go on with "
                 "--resume, replace it with --overwrite, or name a new folder"
             )
+
+    def holds_one(self) -> bool:
+        """Whether an experiment of this kind has been begun here."""
+        file = self.path / "config.yaml"
+        return file.is_file() and file.read_bytes().startswith(self._mark())
 
     def config(self) -> Any:
         """The configuration of what is in this folder, as `default` is one."""
@@ -123,6 +127,17 @@ class RunFolder:
         """The part `name`, if it is there already."""
         file = self.path / "methods" / f"{name}.json"
         return json.loads(file.read_text()) if file.exists() else None
+
+    def concluded(self) -> dict[str, Any]:
+        """What `conclude` wrote: the results of all of it."""
+        file = self.path / self.results
+        if not file.is_file():
+            raise InputError(
+                f"{self.path} holds no {self.results}; finish the {self.what} with "
+                "--resume"
+            )
+        results: dict[str, Any] = json.loads(file.read_text())
+        return results
 
     def finish(
         self, name: str, part: dict[str, Any], arrays: dict[str, np.ndarray]

@@ -45,6 +45,7 @@ def clipped_sum(
     rule: Rule,
     engine: EngineName = "vmap",
     microbatch: int | None = None,
+    prepare: Callable[[PyTree], PyTree] | None = None,
 ) -> Callable[..., Clipped]:
     """Sum of per-example gradients, each bounded by `rule`.
 
@@ -52,6 +53,8 @@ def clipped_sum(
     engine: how gradients are computed; the answer is the same.
     microbatch: records whose gradients are in memory at once; None is all of them. What
         comes after the last valid record is not computed at all.
+    prepare: (records) -> what `loss` takes, record by record, done to one microbatch at
+        a time: float images of a whole batch would need more memory than their bytes.
     Returns (params, records with a leading axis b, valid (b,), after=None) ->
     `Clipped`. after: factors >= 0, (b,), each record's own, that multiply gradients
     which are clipped already.
@@ -66,7 +69,8 @@ def clipped_sum(
     def at_once(
         params: PyTree, records: PyTree, valid: Array, after: Array | None
     ) -> Clipped:
-        found = examples(loss, params, records)
+        own = records if prepare is None else prepare(records)
+        found = examples(loss, params, own)
         norms = rules.norms(found.squares)
         counted = valid & jnp.isfinite(norms)
         times = lambda w: w if after is None else w * after

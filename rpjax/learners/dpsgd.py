@@ -299,8 +299,10 @@ def _clipped(
         batch: Batch,
         axis: str | None,
     ) -> Clipped:
-        pixels = inputs.training(key, state, "step", batch, views)
-        own = noise_keys(state, "residual_noise", "step", batch.ids)
+        def prepared(batch: Batch) -> tuple[Array, ...]:
+            pixels = inputs.training(key, state, "step", batch, views)
+            own = noise_keys(state, "residual_noise", "step", batch.ids)
+            return own, pixels, batch.labels
 
         def loss(params: PyTree, record: tuple[Array, ...]) -> tuple[Array, Array]:
             noise_key, images, label = record
@@ -318,8 +320,8 @@ def _clipped(
         after = None
         if settings.weighted is not None:
             after = settings.weighted.weights_at(state.step)[batch.labels]
-        return clipped_sum(loss, rule, engine, size)(
-            params, (own, pixels, batch.labels), batch.valid, after
+        return clipped_sum(loss, rule, engine, size, prepared)(
+            params, batch, batch.valid, after
         )
 
     return clipped

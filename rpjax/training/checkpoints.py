@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import PyTree
 
 from rpjax import distributed
@@ -177,6 +178,37 @@ class Checkpoints:
             traceback.clear_frames(error.__traceback__)
             error = error.__context__
         _collect_in_silence()
+
+
+def newest(folder: Path) -> PyTree:
+    """The newest state in a folder as host arrays, whatever devices it was on.
+
+    Nested dictionaries by the fields' names, without the training's facts: for another
+    training to start from, and not for this one to go on.
+
+    Raises:
+        InputError: there is none, or it cannot be read.
+    """
+    import orbax.checkpoint as ocp
+
+    steps = [int(p.name) for p in folder.glob("*") if p.name.isdigit()]
+    if not steps:
+        raise InputError(f"{folder} holds no checkpoint; train again with --overwrite")
+    place = folder.absolute() / str(max(steps)) / "state"
+    handler: Any = ocp.PyTreeCheckpointHandler()
+    try:
+        shapes = handler.metadata(place).tree
+        plain = ocp.RestoreArgs(restore_type=np.ndarray)
+        return handler.restore(
+            place, restore_args=jax.tree.map(lambda _: plain, shapes)
+        )
+    except (ValueError, KeyError, OSError, TypeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"the checkpoint in {place} cannot be read ({reason})") from (
+            error
+        )
+    finally:
+        handler.close()
 
 
 def _wait_for_writers() -> None:

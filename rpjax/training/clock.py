@@ -55,11 +55,11 @@ class Clock:
             step_seconds=statistics.median(rates) if rates else 0.0,
             train_seconds=sum(seconds for _, seconds in self.calls),
             compile_seconds=self.compile_seconds,
-            memory_bytes=None if memory is None else _peak(memory),
+            memory_bytes=None if memory is None else peak(memory),
         )
 
 
-def _peak(memory: Any) -> int:
+def peak(memory: Any) -> int:
     """Bytes of arguments, results and temporaries; donated memory counts once."""
     return int(
         memory.argument_size_in_bytes

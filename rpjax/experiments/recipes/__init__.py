@@ -7,12 +7,17 @@ were published and which derived, and what is known of the accuracy.
 
 from rpjax.errors import InputError
 from rpjax.experiments.config import ExperimentConfig, overlaid
-from rpjax.experiments.recipes import de2022, mnist, tan2023
-from rpjax.experiments.recipes.recipe import Recipe
+from rpjax.experiments.recipes import de2022, kurakin2022, mnist, tan2023
+from rpjax.experiments.recipes.recipe import Facts, Recipe
 
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
-    for recipe in (*de2022.RECIPES, *tan2023.RECIPES, *mnist.RECIPES)
+    for recipe in (
+        *de2022.RECIPES,
+        *tan2023.RECIPES,
+        *kurakin2022.RECIPES,
+        *mnist.RECIPES,
+    )
 }
 
 
@@ -33,4 +38,4 @@ def followed(recipe: Recipe, base: ExperimentConfig) -> ExperimentConfig:
     return config
 
 
-__all__ = ["RECIPES", "Recipe", "followed", "named"]
+__all__ = ["RECIPES", "Facts", "Recipe", "followed", "named"]

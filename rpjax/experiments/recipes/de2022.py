@@ -32,11 +32,12 @@ Measured here: nothing yet; the command for a GPU is in benchmarks/GPU_QUEUE.md.
 
 from typing import Any
 
-from rpjax.experiments.recipes.recipe import Recipe
+from rpjax.experiments.recipes.recipe import Facts, Recipe
 
 PAPER = "De et al., arXiv 2204.13650, CIFAR-10 from scratch"
 UPDATES = {1: 875, 2: 1125, 4: 1750, 8: 2500}
 DEPTHS = (16, 40)
+CIFAR10 = Facts(50_000, 10, (32, 32, 3))
 
 
 def settings(depth: int, updates: int, **noise: float) -> dict[str, Any]:
@@ -87,6 +88,7 @@ def recipe(depth: int, epsilon: int) -> Recipe:
         f"de2022-wrn{depth}-4-eps{epsilon}",
         f"{PAPER}; {how}",
         settings(depth, UPDATES[epsilon], **noise),
+        CIFAR10,
     )
 
 

@@ -6,7 +6,7 @@ best of a search, which no figure covers. Measured: benchmarks/records,
 train_mnist_dpsgd_eps3.json.
 """
 
-from rpjax.experiments.recipes.recipe import Recipe
+from rpjax.experiments.recipes.recipe import Facts, Recipe
 
 RECIPES = (
     Recipe(
@@ -41,5 +41,6 @@ RECIPES = (
                 "microbatch": 64,
             },
         },
+        Facts(60_000, 10, (28, 28, 1)),
     ),
 )

@@ -29,5 +29,6 @@ RECIPES = (
         "Sander et al. (TAN), arXiv 2210.03403: batch, noise, updates and views as "
         "published; net, learning rate and average derived from De et al.",
         de2022.settings(16, 2500, noise_multiplier=3.0),
+        de2022.CIFAR10,
     ),
 )
