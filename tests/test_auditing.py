@@ -24,7 +24,7 @@ CONFIG = overlaid(
         "data": {"train_records": 120},
         "training": {"epochs": 1.0, "batch_size": 32},
         "methods": ["plain", "strategy1"],
-        "model": {"channels": 8},
+        "model": {"channels": 4},
     },
     "config",
 )

@@ -145,7 +145,7 @@ REFUSED = {
     "--weight-decay -1": "training.weight_decay is -1.0",
     "--crop 8": "training.crop is 8",
     "--depth 9": "depth is 9",
-    "--depth 9 --width 2": "depth is 9",
+    "--channels None --depth 9 --width 2": "depth is 9",
     "--depth 10 --width 0": "model.width is 0",
     "--groups 0": "model.groups is 0",
     "--shadows 0": "shadows is 0",

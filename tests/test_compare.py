@@ -107,7 +107,7 @@ def test_scores_on_disk_give_the_figures_again(compared, method):
 
 def test_an_ensemble_has_the_parameters_of_all_its_members(compared):
     one, many = compared.method("strategy1")["model"], compared.method("ensemble")
-    assert (one["name"], one["members"]) == ("resnet8", 1)
+    assert (one["name"], one["members"]) == ("resnet8, 4 channels", 1)
     assert many["model"]["members"] == 2
     assert many["model"]["parameters"] == 2 * one["parameters"]
 

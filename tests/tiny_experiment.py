@@ -20,7 +20,9 @@ SIZE = (
     *("--train-records", "512", "--epochs", "1", "--batch-size", "64"),
     *("--dp-epochs", "1", "--dp-batch-size", "32", "--shadows", "1"),
 )
-FLAGS = (*SIZE, "--members", "2", "--seed", "3")
+# one way to compute each, so that nothing is compiled to be measured
+WAYS = ("--convolution", "im2col", "--engine", "bookkeeping", "--mapping", "map")
+FLAGS = (*SIZE, *WAYS, "--channels", "4", "--members", "2", "--seed", "3")
 
 
 class Said(NamedTuple):
