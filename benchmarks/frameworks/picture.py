@@ -9,11 +9,14 @@ from matplotlib.ticker import MaxNLocator
 from benchmarks import cells
 from benchmarks.benchmark import Row
 from benchmarks.drawing import WIDTH, legend_below, look
+from rpjax.errors import InputError
 from rpjax.report.drawing import Style, Theme, blank
 
 
 def figure(record: dict[str, Any], theme: Theme) -> Figure:
     trained = [row for row in record["rows"] if row["reason"] is None]
+    if not trained:
+        raise InputError("nothing was trained, so there is nothing to draw")
     styles = look(list(dict.fromkeys(row["library"] for row in trained)))
     courses = list(dict.fromkeys((row["data"], row["model"]) for row in trained))
     made = blank(WIDTH, 0.6 + 2.1 * len(courses))
@@ -27,15 +30,19 @@ def figure(record: dict[str, Any], theme: Theme) -> Figure:
         ):
             _curves(axes, rows, f"{name}_by_epoch", factor, styles, theme)
         _bars(line[2], rows, styles, theme)
-        line[0].set_ylabel("\n".join(course))
+        line[0].set_ylabel(_name(rows[0]), linespacing=1.4)
     for axes, title in zip(
         grid[0], ("training loss", "test accuracy, %", "seconds an epoch"), strict=True
     ):
         axes.set_title(title)
     for axes in grid[-1, :2]:
         axes.set_xlabel("epoch")
-    legend_below(made, grid[0, 0])
+    legend_below(made, max(grid[:, 0], key=lambda axes: len(axes.lines)))
     return made
+
+
+def _name(row: Row) -> str:
+    return f"{row['data'].split('_')[0]}, {row['model']}\n{row['records']:,} records"
 
 
 def _curves(
