@@ -3,6 +3,7 @@
 BENCHMARKS = {
     "steps": "a step of plain training, Strategy I, Strategy II, DP-SGD: time, memory",
     "dpsgd": "DP-SGD by rpjax's engines and in other libraries, beside a plain step",
+    "frameworks": "whole trainings by DP-SGD in five frameworks: curves, time an epoch",
     "pytorch": "the same ResNet in rpjax and in PyTorch, step beside step",
     "epoch": "seconds an epoch for one net, an ensemble, or a bank of shadow models",
     "ensembles": "members by mapping and convolution, against as many single runs",
@@ -20,3 +21,5 @@ BENCHMARKS = {
     "noise": "what DP-SGD's noise of a step costs by its source",
 }
 """Name and sentence of each; the module `benchmarks.NAME` holds it as BENCHMARK."""
+
+ALIASES = {"compare-frameworks": "frameworks"}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import BENCHMARKS
+from benchmarks import ALIASES, BENCHMARKS
 from rpjax.errors import InputError
 
 OTHERS = {
@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(overview())
         return 0
     try:
-        return _carry_out(words[0], words[1:])
+        return _carry_out(ALIASES.get(words[0], words[0]), words[1:])
     except (InputError, OSError) as error:
         print(f"benchmarks: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

@@ -149,8 +149,16 @@ ENTRIES = (
         "bank_100_epochs_gpu",
         "epoch --members 64 --lists halves --epochs 100",
         590,
-        "The whole bank: 64 members, 100 epochs, in 10 minutes; last, since it takes "
-        "a call of its own.",
+        "The whole bank: 64 members, 100 epochs, in 10 minutes; last of the short "
+        "ones, since it takes a call of its own.",
+    ),
+    Entry(
+        "frameworks_gpu",
+        "frameworks --data-dir data",
+        43_200,
+        "ResNet-18 on MNIST and CIFAR-10 to ε = 10 in five frameworks: who is slower, "
+        "and is it compilation or the small net? Hours: MNIST and CIFAR-10 in `data`, "
+        "and `--minutes 720`.",
     ),
 )
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks import ALIASES
 from rpjax.errors import InputError
 from rpjax.experiments.environment import device, versions
 from rpjax.experiments.runs import write_json
@@ -62,7 +63,8 @@ def read(path: Path) -> dict[str, Any]:
 
 def command(name: str, argv: list[str]) -> str:
     """The command line, with DIR for the folder of the data or of environments."""
-    words = argv[1:] if argv[:1] == [name] else list(argv)
+    names = [name, *(alias for alias, full in ALIASES.items() if full == name)]
+    words = argv[1:] if argv and argv[0] in names else list(argv)
     for place, word in enumerate(words[:-1]):
         if word.startswith("--") and word[2:].replace("-", "_") in PLACES:
             words[place + 1] = "DIR"

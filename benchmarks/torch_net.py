@@ -1,7 +1,7 @@
 """rpjax's pre-activated ResNet with GroupNorm once more, in PyTorch.
 
 The same layers on the same numbers: flax's epsilon, and its padding, which for stride 2
-puts the odd pixel to the right and below.
+puts the odd pixel to the right and below, where the size is even.
 """
 
 import time
@@ -70,8 +70,16 @@ def conv(before: int, after: int, size: int, stride: int) -> nn.Module:
     padding = (size - 1) // 2
     if stride == 1 or size == 1:
         return nn.Conv2d(before, after, size, stride, padding, bias=False)
-    odd = nn.ZeroPad2d((0, 1, 0, 1))
-    return nn.Sequential(odd, nn.Conv2d(before, after, size, stride, bias=False))
+    convolution = nn.Conv2d(before, after, size, stride, bias=False)
+    return nn.Sequential(Halving(), convolution)
+
+
+class Halving(nn.Module):
+    """flax's padding of a 3x3 convolution of stride 2."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        down, right = (size % 2 for size in x.shape[2:])  # of an even size none before
+        return F.pad(x, (right, 1, down, 1))
 
 
 def norm(width: int, groups: int) -> nn.GroupNorm:

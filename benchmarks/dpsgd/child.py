@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -28,7 +28,8 @@ COMPILED_BEFORE = "JAX_COMPILATION_CACHE_DIR"
 class Child:
     """The parent's end.
 
-    python: the interpreter; library: the module of `benchmarks.dpsgd` to run in it.
+    python: the interpreter; library: the module to run in it, of the package of
+        `program`, which holds the child's end.
     threads: cores that it may use.
     """
 
@@ -38,6 +39,7 @@ class Child:
         library: str,
         threads: int,
         environment: Mapping[str, str] | None = None,
+        program: str = "benchmarks.dpsgd.child",
     ) -> None:
         self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - as long as self
         # whatever is compiled is compiled here and now
@@ -51,7 +53,7 @@ class Child:
             "PYTHONPATH": str(ROOT),
         }
         self.process = subprocess.Popen(
-            [str(python), "-m", "benchmarks.dpsgd.child", library, str(threads)],
+            [str(python), "-m", program, library, str(threads)],
             env={**inherited, **variables},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -103,21 +105,25 @@ class Child:
 
 
 def main(library: str, threads: int) -> None:
+    """Answer for this module of `benchmarks.dpsgd`."""
+    held: dict[str, Training] = {}
+    serve(lambda asked: answered(asked, library, held), threads)
+
+
+def serve(answer: Callable[[dict[str, Any]], Any], threads: int) -> None:
     """Answer until nobody asks any more."""
     with contextlib.suppress(AttributeError):  # where cores cannot be chosen
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever libraries print is no answer
-    held: dict[str, Training] = {}
     for line in sys.stdin:
         asked = json.loads(line)
         try:
-            answer = {"result": answered(asked, library, held)}
+            told = {"result": answer(asked)}
         except Exception as error:
-            answer = {
-                "error": " ".join(f"{type(error).__name__}: {error}".split())[:300]
-            }
-        print(json.dumps(answer), file=answers, flush=True)
+            words = " ".join(f"{type(error).__name__}: {error}".split())
+            told = {"error": words[:300]}
+        print(json.dumps(told), file=answers, flush=True)
 
 
 def answered(asked: dict[str, Any], name: str, held: dict[str, Training]) -> Any:

@@ -37,6 +37,8 @@ OTHERS = [
         *("TensorFlow Privacy", "with_tensorflow", "tensorflow-privacy"),
         *("DPModel", "DPModel, XLA"),
     ),
+    Contender("Objax", "vmap", "with_objax", "objax"),
+    Contender("Objax", "vmap, newest jax", "with_objax", "objax-newest"),
     Contender("fastDP", "MixOpt", None, "fastdp"),
 ]
 LIBRARIES = tuple(dict.fromkeys(one.library for one in OTHERS))

@@ -35,6 +35,10 @@ def peers(accelerator: bool) -> dict[str, Peer]:
         "tensorflow-privacy": Peer(
             "tensorflow_privacy", ("tensorflow-privacy==0.9.0", f"{tensorflow}==2.15.1")
         ),
+        # the last jax that has what it calls, and the one that pip takes for it; its
+        # requirements forget six
+        "objax": Peer("objax", ("objax==1.8.0", "six", "jax==0.5.3")),
+        "objax-newest": Peer("objax", ("objax==1.8.0", "six", "jax")),
         "fastdp": Peer(
             "fastDP", ("git+https://github.com/awslabs/fast-differential-privacy",)
         ),

@@ -13,6 +13,7 @@ from benchmarks.pytorch import start
 from benchmarks.workloads import net, random_pixels
 from rpjax.learners import Inputs
 from rpjax.learners.losses import cross_entropy
+from rpjax.models import ResNet
 
 CHECKED = 16
 """Records whose clipped gradients are summed by everybody."""
@@ -43,16 +44,20 @@ def write(
     near = clipped_sum(gradients(moved(params, seed)), clip_norm)
     entries = {**flat(params, "parameters"), **total}
     np.savez(file, images=data.images, labels=labels, **entries)
-    facts = {
+    facts = {**facts_of(own, shape), "clip_norm": clip_norm}
+    return facts, max(LEAST_TOLERANCE, apart(near, total))
+
+
+def facts_of(own: ResNet, shape: tuple[int, int, int]) -> dict[str, Any]:
+    """What a task says of its net."""
+    return {
         "stages": own.stages,
         "widths": own.widths,
         "groups": own.groups,
         "stem": own.stem_width,
         "image_shape": shape,
         "classes": own.classes,
-        "clip_norm": clip_norm,
     }
-    return facts, max(LEAST_TOLERANCE, apart(near, total))
 
 
 def loop(

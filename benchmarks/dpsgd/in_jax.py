@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks.dpsgd.task import LEARNING_RATE, MOMENTUM, Task, Training, apart, flat
-from benchmarks.workloads import net
+from benchmarks.dpsgd.task import Task, Training, apart, flat
 from rpjax.learners import Inputs
 from rpjax.learners.losses import cross_entropy
+from rpjax.models import ResNet
 
 Loss = Callable[[Any, jax.Array, jax.Array], jax.Array]
 """(parameters, pixels of some records, labels) -> their mean loss."""
@@ -91,9 +91,7 @@ def stepped(
 
 
 def loss_of(task: Task) -> Loss:
-    model = net(
-        task.model, dtype=jnp.dtype(task.dtype), convolution=task.way.split(",")[0]
-    )
+    model = network(task, convolution=task.way.split(",")[0])
 
     def loss(params: Any, pixels: jax.Array, labels: jax.Array) -> jax.Array:
         logits = model.apply({"params": params}, None, pixels, True)
@@ -102,8 +100,20 @@ def loss_of(task: Task) -> Loss:
     return loss
 
 
-def sgd() -> optax.GradientTransformation:
-    return optax.sgd(LEARNING_RATE, momentum=MOMENTUM)
+def network(task: Task, **options: Any) -> ResNet:
+    return ResNet(
+        stages=tuple(task.stages),
+        widths=tuple(task.widths),
+        classes=task.classes,
+        groups=task.groups,
+        stem_width=task.stem,
+        dtype=jnp.dtype(task.dtype),
+        **options,
+    )
+
+
+def sgd(task: Task) -> optax.GradientTransformation:
+    return optax.sgd(task.learning_rate, momentum=task.momentum)
 
 
 def planned_bytes(memory: Any) -> int:

@@ -13,7 +13,7 @@ class Task:
     """A training by DP-SGD, in a form that JSON knows.
 
     way: how the library is to do it: an engine, a mode, a convolution.
-    stages, widths, groups, stem: the net once more, for who cannot read `model`.
+    model: the net's name; stages, widths, groups, stem: what it is, for all to build.
     records: that batches are taken from in turns, `batch_size` at a time.
     steps: of the training for which a library may choose how to compute.
     accelerator: whether the others compute on one, so that this one must too.
@@ -39,6 +39,8 @@ class Task:
     steps: int
     seed: int
     data: str
+    learning_rate: float = LEARNING_RATE
+    momentum: float = MOMENTUM
 
     def images(self) -> tuple[np.ndarray, np.ndarray]:
         """Images and int64 labels; those of the file over and over, if they are few."""

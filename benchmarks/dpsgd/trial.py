@@ -135,12 +135,23 @@ def _checked(trial: Trial, child: Child, one: Contender) -> Row:
 def _child(
     trial: Trial, one: Contender, environment: Mapping[str, str] | None = None
 ) -> Child:
-    python = trial.pythons[one.peer] if one.peer else Path(sys.executable)
+    return child_of(trial.pythons, one, trial.task.threads, environment)
+
+
+def child_of(
+    pythons: Mapping[str, Path | str],
+    one: Contender,
+    threads: int,
+    environment: Mapping[str, str] | None = None,
+    **program: str,
+) -> Child:
+    """A contender's process; RuntimeError with the reason why there is none."""
+    python = pythons[one.peer] if one.peer else Path(sys.executable)
     if isinstance(python, str):
         raise RuntimeError(python)
     if one.module is None:
         raise RuntimeError("installed, but no step of it is written here")
-    return Child(python, one.module, trial.task.threads, environment)
+    return Child(python, one.module, threads, environment, **program)
 
 
 def _timed(trial: Trial, own: Sequence[float], base: Sequence[float]) -> Row:

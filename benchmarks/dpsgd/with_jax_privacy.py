@@ -29,7 +29,7 @@ def private(task: Task, loss: in_jax.Loss) -> in_jax.Private:
         stddev=task.noise_multiplier * gradient.sensitivity(),
         prng_key=jax.random.key(task.seed),
     )
-    return gradient, optax.chain(noise, in_jax.sgd())
+    return gradient, optax.chain(noise, in_jax.sgd(task))
 
 
 start = partial(in_jax.start, private=private)

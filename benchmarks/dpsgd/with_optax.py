@@ -22,7 +22,7 @@ def private(task: Task, loss: in_jax.Loss) -> in_jax.Private:
         task.clip_norm, task.noise_multiplier, key=jax.random.key(task.seed)
     )
     per_example = jax.vmap(jax.grad(alone), (None, 0, 0))
-    return per_example, optax.chain(private_mean, in_jax.sgd())
+    return per_example, optax.chain(private_mean, in_jax.sgd(task))
 
 
 start = partial(in_jax.start, private=private)

@@ -13,14 +13,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.dpsgd.in_jax import momentum_apart, peak, sgd
+from benchmarks.dpsgd.in_jax import momentum_apart, network, peak, sgd
 from benchmarks.dpsgd.task import Task, Training
-from benchmarks.workloads import net, resident
+from benchmarks.workloads import resident
 from rpjax import keys
 from rpjax.data.records import numbered
 from rpjax.data.sampling import shuffled
 from rpjax.learners import Learner, dpsgd, supervised
 from rpjax.learners.base import Batch, State
+from rpjax.privacy.dpsgd import Sampling
 
 
 def versions() -> dict[str, str]:
@@ -53,7 +54,7 @@ def clipped_sum_differs_by(task: Task) -> float:
         own, (images, labels) = learner(task), map(jnp.asarray, task.images())
         params = jax.tree.map(jnp.asarray, task.tree("parameters"))
         secret = jnp.zeros(8, jnp.uint32)
-        state = State(jnp.int32(0), params, {}, sgd().init(params), secret)
+        state = State(jnp.int32(0), params, {}, sgd(task).init(params), secret)
         count = len(labels)
         ids, valid = np.arange(count, dtype=np.int32), np.ones(count, bool)
         batch = Batch(images, labels.astype(jnp.int32), jnp.asarray(ids), valid)
@@ -61,16 +62,16 @@ def clipped_sum_differs_by(task: Task) -> float:
         return momentum_apart(after.opt_state, task)
 
 
-def learner(task: Task) -> Learner:
-    model = net(task.model, dtype=jnp.dtype(task.dtype))
+def learner(task: Task, sampling: Sampling = "shuffled") -> Learner:
+    model = network(task)
     if task.way == "plain":
-        return supervised(model, sgd())
+        return supervised(model, sgd(task))
     return dpsgd(
         model,
-        sgd(),
+        sgd(task),
         clip_norm=task.clip_norm,
         noise_multiplier=task.noise_multiplier,
         batch_size=task.batch_size,
         engine=task.way,
-        sampling="shuffled",
+        sampling=sampling,
     )

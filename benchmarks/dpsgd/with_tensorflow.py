@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_privacy import DPModel
 
-from benchmarks.dpsgd.task import LEARNING_RATE, MOMENTUM, Task, Training, apart, flat
+from benchmarks.dpsgd.task import Task, Training, apart, flat
 
 layers = tf.keras.layers
 EPSILON = 1e-6
@@ -60,27 +60,16 @@ def clipped_sum_differs_by(task: Task) -> float:
         step, momenta = stepper(task)
         step(normalised(images), labels)
         # Keras keeps momentum times the last update, less the rate times the gradient
-        sums = {n: -task.batch_size / LEARNING_RATE * v for n, v in momenta().items()}
+        sums = {
+            n: -task.batch_size / task.learning_rate * v for n, v in momenta().items()
+        }
     return apart(sums, flat(task.tree("expected"), ""))
 
 
 def stepper(task: Task) -> tuple[Callable[..., Any], Callable[[], dict[str, Any]]]:
     """A step, and what gives each parameter's momentum by rpjax's name."""
-    pixels = layers.Input((*task.image_shape,))
-    model = DPModel(
-        task.clip_norm,
-        task.noise_multiplier,
-        use_xla=False,
-        inputs=pixels,
-        outputs=network(task, pixels),
-    )
-    own = {name_of(variable): variable for variable in model.trainable_variables}
-    for name, value in flat(task.tree("parameters"), "").items():
-        own[name].assign(value)
-    optimiser = tf.keras.optimizers.legacy.SGD(LEARNING_RATE, MOMENTUM)
-    model.compile(
-        optimiser, tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    )
+    optimiser = tf.keras.optimizers.legacy.SGD(task.learning_rate, task.momentum)
+    model, own = private_model(task, optimiser)
     compiled = task.way.endswith("XLA") or None
 
     @tf.function(jit_compile=compiled)
@@ -94,6 +83,25 @@ def stepper(task: Task) -> tuple[Callable[..., Any], Callable[[], dict[str, Any]
         }
 
     return step, momenta
+
+
+def private_model(task: Task, optimiser: Any) -> tuple[Any, dict[str, Any]]:
+    """A `DPModel` with rpjax's parameters, and each variable by rpjax's name."""
+    pixels = layers.Input((*task.image_shape,))
+    model = DPModel(
+        task.clip_norm,
+        task.noise_multiplier,
+        use_xla=False,
+        inputs=pixels,
+        outputs=network(task, pixels),
+    )
+    own = {name_of(variable): variable for variable in model.trainable_variables}
+    for name, value in flat(task.tree("parameters"), "").items():
+        own[name].assign(value)
+    model.compile(
+        optimiser, tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    )
+    return model, own
 
 
 def network(task: Task, x: Any) -> Any:

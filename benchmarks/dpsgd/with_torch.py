@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from benchmarks import torch_net
-from benchmarks.dpsgd.task import LEARNING_RATE, MOMENTUM, Task, Training, apart
+from benchmarks.dpsgd.task import Task, Training, apart
 
 Step = Callable[[torch.Tensor, torch.Tensor], None]
 """(pixels, labels) -> a step of the training."""
@@ -63,14 +63,9 @@ def clipped_sum_differs_by(task: Task) -> float:
 
 def stepper(task: Task, device: str) -> tuple[Step, Callable[[], dict[str, Any]]]:
     """A step, and what gives each parameter's momentum by its name in `named`."""
-    shape = (task.stages, task.widths, task.classes, task.image_shape[-1])
-    net = torch_net.Net(*shape, groups=task.groups, stem=task.stem)
-    torch_net.load(net, task.tree("parameters"))
-    net = net.to(device).train()
+    net = network(task, device)
     parameters = dict(net.named_parameters())
-    inner = torch.optim.SGD(
-        net.parameters(), lr=LEARNING_RATE, momentum=MOMENTUM, fused=True
-    )
+    inner = sgd(task, net)
     asked, optimiser, criterion = net, inner, nn.CrossEntropyLoss()
     if task.way != "plain":
         asked, optimiser, criterion = private(task, net, inner, criterion)
@@ -90,6 +85,19 @@ def stepper(task: Task, device: str) -> tuple[Step, Callable[[], dict[str, Any]]
         }
 
     return step, momenta
+
+
+def network(task: Task, device: str) -> Any:
+    shape = (task.stages, task.widths, task.classes, task.image_shape[-1])
+    net = torch_net.Net(*shape, groups=task.groups, stem=task.stem)
+    torch_net.load(net, task.tree("parameters"))
+    return net.to(device).train()
+
+
+def sgd(task: Task, net: Any) -> torch.optim.Optimizer:
+    return torch.optim.SGD(
+        net.parameters(), lr=task.learning_rate, momentum=task.momentum, fused=True
+    )
 
 
 def private(task: Task, net: Any, optimiser: Any, criterion: Any) -> tuple[Any, ...]:
