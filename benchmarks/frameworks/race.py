@@ -18,6 +18,9 @@ from rpjax.report import formats
 
 SAME_START = 1e-3
 """How far, relative to rpjax's, a loss before the first step may be off."""
+ENVIRONMENT = {"TF_ENABLE_ONEDNN_OPTS": "0"}
+"""Of every process. TensorFlow 2.15.1 overwrites its own heap in the per-example
+gradients of ResNet-18 by oneDNN's kernels, and ends; by its own kernels it trains."""
 CURVES = ("seconds", "train_loss", "test_accuracy")
 
 
@@ -70,7 +73,7 @@ def _begun(
         try:
             child = stack.enter_context(
                 child_of(
-                    *(race.pythons, one, race.course.threads),
+                    *(race.pythons, one, race.course.threads, ENVIRONMENT),
                     program="benchmarks.frameworks.child",
                 )
             )
