@@ -19,6 +19,7 @@ from rpjax.experiments.config import METHODS
 from rpjax.experiments.methods import net, plan
 from rpjax.experiments.presets import resolved
 from rpjax.experiments.transfer import carried, check_start, opened
+from rpjax.training.checkpoints import newest
 
 SIZE = (
     *("--channels", 2, "--batch-size", 16, "--epochs", 0.5, "--noise-seed", "fixed"),
@@ -89,12 +90,14 @@ def test_a_command_starts_there_goes_on_and_is_asked_again(start, tmp_path):
 def test_of_a_training_with_an_average_the_average_is_carried_over(tmp_path):
     out = tmp_path / "out"
     words = ("train", "--method", "dpsgd", *SIZE, *PUBLIC, "--out", out)
-    assert rpjax(*words, "--averages", 0.5, "--average", 0.5).code == 0
+    words = (*words, "--dp-epochs", 1, "--averages", 0.5, "--average", 0.5)
+    assert rpjax(*words).code == 0
     console = Console(quiet=True)
     ready, folder = revisit.opened(out, console)
     run = target(ready, ready.plans[0], folder, console)
     assert_same(opened(out).params, run.state.params)
-    assert differ(run.state.params, run.left.params) or run.steps == 1
+    last = newest(folder.checkpoints("dpsgd"))["params"]
+    assert differ(opened(out).params, last)
 
 
 def test_a_start_that_changed_is_read_again(start, tmp_path):
@@ -155,6 +158,13 @@ def test_a_private_training_does_not_start_from_its_own_records(start):
     assert "which was trained on these very records" in " ".join(said.err.split())
     assert not (start.parent / "own").exists()
     check_start(config_of(start).transfer, load("digits"), private=True)
+    said = rpjax(
+        *("audit", "--methods", "dpsgd", *SIZE, *PUBLIC, "--start", start),
+        *("--models", 8, "--audited", 8, "--canaries", 2),
+        *("--out", start.parent / "audited"),
+    )
+    assert said.code == 2
+    assert "which was trained on these very records" in " ".join(said.err.split())
 
 
 def test_a_start_for_other_channels_is_refused(start):

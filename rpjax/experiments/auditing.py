@@ -37,6 +37,7 @@ from rpjax.experiments.examination import Examined, Options, examined
 from rpjax.experiments.methods import Plan, plan
 from rpjax.experiments.presets import COMMON, fill, preset, sized
 from rpjax.experiments.runs import AuditFolder
+from rpjax.experiments.transfer import check_start
 from rpjax.files import write_arrays
 from rpjax.training import Query, devices, reporter
 
@@ -92,8 +93,10 @@ def prepare_audit(
         # the probability of Poisson's coins must not tell how many canaries are in
         most = membership.lists().shape[1]
         records = most if name == "dpsgd" else round(membership.expected)
-        plans.append(plan(config, name, dataset.classes, records))
-        plans[-1].guarantee(dataset.shape)
+        each = plan(config, name, dataset.classes, records)
+        check_start(config.transfer, dataset, each.learner.mechanism.private)
+        each.guarantee(dataset.shape)
+        plans.append(each)
     return Audited(experiment, dataset, mixture, coins, tuple(plans))
 
 
