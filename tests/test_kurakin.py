@@ -111,7 +111,7 @@ def test_fifty_layers_have_bottlenecks_and_the_same_groups():
     model = replace(config.model, depth=50)
     config = replace(config, model=model, transfer=replace(config.transfer, start=None))
     each = plan(config, "dpsgd", 1000, 1_281_167)
-    names = each.learner.mechanism.trained
+    names = each.learner.mechanism.trained_words
     assert names == "block13, block14, block15, head_norm, head"
 
 
