@@ -2,16 +2,19 @@
 
 A net is trained on some classes of MNIST, called public, and then by DP-SGD on the
 other classes: all of it, or with its first groups frozen; and, beside these, from a
-random start. Seeds are trained side by side.
+random start. Each way has the learning rate that is best for it on records and seeds of
+their own, which no reported figure is from. Seeds are trained side by side.
 """
 
 import functools
+import itertools
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import scipy.stats
@@ -29,6 +32,9 @@ from rpjax.training.run import spending
 
 AVERAGE = 0.9
 SCRATCH = "from scratch"
+# how far the seeds of choosing lie from those of measuring
+APART = 1_000
+MOST_VALIDATION = 3_000
 
 
 @dataclass(frozen=True)
@@ -43,30 +49,51 @@ class Transfer:
     """The first classes are public, the others private."""
     frozen: tuple[int, ...] = (0, 1, 2, 3, 4)
     """Groups that stay as they are: the stem, then stage after stage."""
-    epsilons: tuple[float, ...] = (1.0, 3.0, 8.0)
+    epsilons: tuple[float, ...] = (1.0, 3.0)
     delta: float = 1e-5
-    seeds: int = 5
+    seeds: int = 8
     """Trainings side by side, each with its own head, batches and noise."""
+    rates: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0)
+    """Learning rates, of which each way gets the best at each epsilon."""
+    choosing_seeds: int = 2
+    """Trainings by which one is chosen, for each rate."""
     channels: int = 8
     """Of the net's first stage, a ResNet-8."""
     public_steps: int = 400
     public_batch: int = 64
     steps: int = 30
     batch_size: int = 256
-    rate: float = 2.0
-    private_records: int | None = 2_000
-    """Of the private training records, the first so many; None: all."""
+    private_records: int = 1_000
+    """Of the private training records, the first so many; the next so many are trained
+    on to choose a rate, and at most 3,000 of the rest tell which is best."""
     quick: bool = False
     """One block, digits, two steps: shows how it goes; its accuracies mean nothing."""
     seed: int = 0
+
+
+class Sides(NamedTuple):
+    """Records of the public classes, and of the private ones in four parts.
+
+    choosing, validation: what a learning rate is chosen by.
+    """
+
+    public: rp.Records
+    public_test: rp.Records
+    train: rp.Records
+    test: rp.Records
+    choosing: rp.Records
+    validation: rp.Records
 
 
 def measure(settings: Transfer, watch: Watch) -> list[Row]:
     """A row for each epsilon and each way to start.
 
     gain: of accuracy over a random start at the same epsilon, seed by seed, which share
-    batches and keys of noise. public_accuracy: of the public net on its own classes.
-    until_seconds: since the beginning; the last row's is what all of them took.
+    batches and keys of noise. rate: the best of `by_rate`, mean accuracies on the
+    validation records. chosen: of the public starts, the best there at this epsilon,
+    so that its gain is one comparison and not the best of several.
+    public_accuracy: of the public net on its own classes. until_seconds: since the
+    beginning; the last row's is what all of them took.
     """
     begun = time.monotonic()
     options = _quicker(settings) if settings.quick else settings
@@ -77,7 +104,7 @@ def measure(settings: Transfer, watch: Watch) -> list[Row]:
             f"{data.classes - 1}, so that some are private"
         )
     stem = "imagenet" if min(data.shape[:2]) > 16 else "cifar"
-    public, private = _sides(data, options)
+    sides = _sides(data, options)
     watch("public training")
     net = _net(options, stem, options.public_classes)
     learner = rp.supervised(
@@ -85,13 +112,13 @@ def measure(settings: Transfer, watch: Watch) -> list[Row]:
     )
     first = rp.fit(
         learner,
-        public[0],
+        sides.public,
         batch_size=options.public_batch,
         steps=options.public_steps,
         seed=options.seed,
         noise_seed="fixed",
     )
-    found = float(first.evaluate(public[1]).value)
+    found = float(first.evaluate(sides.public_test).value)
     source = f"{options.data}, classes 0 to {options.public_classes - 1}"
     start = rp.Pretrained(
         first.state.params, f"{source}, {options.public_steps} steps", fresh=("head",)
@@ -102,14 +129,24 @@ def measure(settings: Transfer, watch: Watch) -> list[Row]:
     scratch = np.zeros(options.seeds)
     for number, (epsilon, way) in enumerate(ways):
         watch(f"{_name(way)} at epsilon {epsilon:g}", number, len(ways))
-        row = _row(options, net, private, epsilon, way, start)
+        row = _row(options, net, sides, epsilon, way, start)
         if way is None:
             scratch = np.array(row["accuracies"])
         else:
             row["gain"] = _interval(np.array(row["accuracies"]) - scratch, -1.0)
         until = time.monotonic() - begun
         rows.append({**row, "public_accuracy": found, "until_seconds": until})
+    for epsilon in options.epsilons:
+        carried = [row for row in rows if row["epsilon"] == epsilon and "gain" in row]
+        best = max(carried, key=_validated, default=None)
+        for row in carried:
+            row["chosen"] = row is best
     return rows
+
+
+def _validated(row: Row) -> float:
+    """The accuracy on validation records, at the rate that was chosen by it."""
+    return float(max(each["mean"] for each in row["by_rate"]))
 
 
 def _quicker(settings: Transfer) -> Transfer:
@@ -118,6 +155,9 @@ def _quicker(settings: Transfer) -> Transfer:
         frozen=(2,),
         epsilons=(8.0,),
         seeds=2,
+        rates=(1.0, 2.0),
+        choosing_seeds=1,
+        private_records=200,
         channels=4,
         public_steps=2,
         steps=2,
@@ -147,37 +187,46 @@ def _net(settings: Transfer, stem: Any, classes: int) -> Any:
     return rp.models.resnet(8, channels=width, **options)
 
 
-def _sides(data: rp.Dataset, settings: Transfer) -> Any:
-    """(train, test) of the public classes, and of the others, numbered from 0."""
+def _sides(data: rp.Dataset, settings: Transfer) -> Sides:
+    """Each part, with the private classes numbered from 0."""
+    first, count = settings.public_classes, settings.private_records
 
-    def part(records: rp.Records, private: bool, most: int | None) -> rp.Records:
-        first = settings.public_classes
-        own = np.flatnonzero((records.labels >= first) == private)[:most]
-        taken = records.take(own)
+    def part(records: rp.Records, private: bool) -> rp.Records:
+        taken = records.take(np.flatnonzero((records.labels >= first) == private))
         labels = taken.labels - first * private
         return rp.Records(taken.images, labels.astype(np.int32), taken.ids)
 
-    return tuple(
-        (part(data.train, side, most), part(data.test, side, None))
-        for side, most in ((False, None), (True, settings.private_records))
+    private = part(data.train, True)
+    if not 1 <= count <= (len(private) - 1) // 2:
+        raise InputError(
+            f"private_records is {count}; it must be 1 to {(len(private) - 1) // 2}, "
+            f"since as many again, and one, of {len(private)} choose the learning rate"
+        )
+    ends = (0, count, 2 * count, min(len(private), 2 * count + MOST_VALIDATION))
+    train, choosing, validation = (
+        private.take(np.arange(*two)) for two in itertools.pairwise(ends)
+    )
+    return Sides(
+        *(part(data.train, False), part(data.test, False)),
+        *(train, part(data.test, True), choosing, validation),
     )
 
 
 def _row(
     settings: Transfer,
     net: Any,
-    sides: tuple[rp.Records, rp.Records],
+    sides: Sides,
     epsilon: float,
     way: int | None,
     start: rp.Pretrained,
 ) -> Row:
     begun = time.monotonic()
-    train, test = sides
-    size, steps = settings.batch_size, settings.steps
-    multiplier = _multiplier(epsilon, settings.delta, size, len(train), steps)
+    size, count = settings.batch_size, len(sides.train)
+    multiplier = _multiplier(epsilon, settings.delta, size, count, settings.steps)
     learner = rp.learners.dpsgd(
         net,
-        rp.averaged(optax.sgd(settings.rate), [AVERAGE]),
+        # the rate stands in the state, so that members can have one each
+        rp.averaged(optax.inject_hyperparams(optax.sgd)(learning_rate=0.0), [AVERAGE]),
         clip_norm=1.0,
         noise_multiplier=multiplier,
         batch_size=size,
@@ -186,17 +235,17 @@ def _row(
         trainable=None if way is None else rp.trainable_after(net, way),
         start=None if way is None else start,
     )
-    seeds = tuple(range(settings.seed, settings.seed + settings.seeds))
-    bank = rp.side_by_side(learner, len(seeds), mapping="map")
-    drawn = {"seed": seeds, "noise_seed": "fixed"}
-    run = rp.fit(bank, train, batch_size=size, steps=steps, **drawn)
-    stated = spending(bank, run.sampler, run.shape, settings.delta)(run.steps)
+    by_rate = _by_rate(learner, settings, sides)
+    rate = max(by_rate, key=lambda each: each["mean"])["rate"]
+    rates = np.repeat(rate, settings.seeds)
+    run, hits = _trained(
+        learner, settings, rates, settings.seed, sides.train, sides.test
+    )
+    stated = spending(run.learner, run.sampler, run.shape, settings.delta)(run.steps)
     if stated > epsilon * (1 + 1e-6):
         raise ValueError(f"a training's epsilon is {stated}, above {epsilon}")
-    answers = run.averaged(AVERAGE).answers(test).argmax(-1)
-    hits = (answers == test.labels).mean(-1)
     every, moved = (
-        sum(leaf.size for leaf in jax.tree.leaves(tree)) // len(seeds)
+        sum(leaf.size for leaf in jax.tree.leaves(tree)) // settings.seeds
         for tree in (run.state.params, run.state.opt_state.averages)
     )
     return {
@@ -207,12 +256,57 @@ def _row(
         "noise_multiplier": multiplier,
         "parameters": every,
         "trained_parameters": moved,
+        "rate": rate,
+        "by_rate": by_rate,
         "accuracies": [float(each) for each in hits],
         **_interval(hits),
-        "records": len(train),
+        "records": count,
         "step_seconds": run.cost.step_seconds,
         "train_seconds": time.monotonic() - begun,
     }
+
+
+def _by_rate(learner: rp.Learner, settings: Transfer, sides: Sides) -> list[Row]:
+    """What each learning rate leads to, on the records that choose one."""
+    rates = np.repeat(settings.rates, settings.choosing_seeds)
+    first = settings.seed + APART
+    _, hits = _trained(
+        *(learner, settings, rates, first), sides.choosing, sides.validation
+    )
+    means = hits.reshape(len(settings.rates), -1).mean(-1)
+    return [
+        {"rate": rate, "mean": float(mean)}
+        for rate, mean in zip(settings.rates, means, strict=True)
+    ]
+
+
+def _trained(
+    learner: rp.Learner,
+    settings: Transfer,
+    rates: np.ndarray,
+    seed: int,
+    train: rp.Records,
+    test: rp.Records,
+) -> tuple[rp.Run, np.ndarray]:
+    """A training for each of the rates, with seeds from `seed` on, and its accuracy."""
+    bank = rp.side_by_side(learner, len(rates), mapping="map")
+
+    def init(key: Any, images: Any) -> Any:
+        state = bank.init(key, images)
+        own = jnp.asarray(rates, jnp.float32)
+        opt_state = optax.tree_utils.tree_set(state.opt_state, learning_rate=own)
+        return state._replace(opt_state=opt_state)
+
+    run = rp.fit(
+        bank._replace(init=init),
+        train,
+        batch_size=settings.batch_size,
+        steps=settings.steps,
+        seed=tuple(range(seed, seed + len(rates))),
+        noise_seed="fixed",
+    )
+    answers = run.averaged(AVERAGE).answers(test).argmax(-1)
+    return run, (answers == test.labels).mean(-1)
 
 
 @functools.cache
@@ -291,8 +385,10 @@ BENCHMARK = Benchmark(
         ("ε", lambda row: f"{row['epsilon']:g}"),
         ("Noise multiplier", lambda row: f"{row['noise_multiplier']:.2f}"),
         ("Trained parameters", lambda row: f"{row['trained_parameters']:,}"),
+        ("Learning rate", lambda row: f"{row['rate']:g}"),
         ("Test accuracy, %", _percent),
         ("Gain", lambda row: _percent(row["gain"]) if "gain" in row else ""),
+        ("Chosen", lambda row: "yes" if row.get("chosen") else ""),
         ("Step", lambda row: f"{1000 * row['step_seconds']:.0f} ms"),
     ),
     figure,

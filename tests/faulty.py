@@ -39,7 +39,7 @@ def faulty(fault=""):
         clip_norm=CLIP,
         noise_multiplier=SIGMA,
         batch_size=SIZE,
-        trained="head" if fault == "frozen" else None,
+        trained=("head",) if fault == "frozen" else None,
     )
     return lambda tx: Learner(
         init=lambda key, images: started(net, tx, key, images),

@@ -375,6 +375,17 @@ def test_a_public_start_stands_beside_a_random_one(records):
     assert "gain" not in scratch
 
 
+def test_each_start_has_the_rate_that_is_best_on_other_records(records):
+    record = read(records("transfer"))
+    scratch, frozen = record["rows"]
+    for row in (scratch, frozen):
+        assert [each["rate"] for each in row["by_rate"]] == [1.0, 2.0]
+        best = max(row["by_rate"], key=lambda each: each["mean"])
+        assert row["rate"] == best["rate"]
+    assert frozen["chosen"]
+    assert "chosen" not in scratch
+
+
 # -------------------------------------------------------------------------- PyTorch
 
 

@@ -244,6 +244,13 @@ def test_the_first_preset_that_has_a_field_wins():
     assert (config.training.crop, config.training.flip) == (0, False)
 
 
+def test_a_resized_crop_takes_the_place_of_the_presets_crop():
+    config = put(DEFAULT, "training.resized_crop", 0.08)
+    assert presets.fill(config, presets.NATURAL, presets.COMMON).training.crop == 0
+    both = put(config, "training.crop", 3)
+    assert presets.fill(both, presets.NATURAL).training.crop == 3, "to be refused"
+
+
 def test_nothing_that_training_needs_is_left_open():
     """Fields that stay None mean something: no width, epochs and not steps, all."""
     config = presets.resolved(DEFAULT, load("digits"))
@@ -254,7 +261,7 @@ def test_nothing_that_training_needs_is_left_open():
         *("noise.input_bound", "dp.noise_multiplier", "dp.microbatch"),
         *("model.residual_bound", "noise.label_epsilon"),
         *("dp.steps", "dp.momentum", "dp.average", "dp.stop_at_epsilon"),
-        *("training.devices", "transfer.start"),
+        *("training.devices", "training.resized_crop", "transfer.start"),
     }
 
 
@@ -302,6 +309,8 @@ OUTSIDE = {
     "model.groups": [0],
     "training.momentum": [-0.1, 1.1, float("nan")],
     "training.weight_decay": [-0.1, float("nan"), float("inf")],
+    "training.warmup": [-0.1, float("nan"), float("inf")],
+    "dp.warmup": [-0.1, float("inf")],
     "training.epochs": [float("inf")],
     "training.learning_rate": [float("inf")],
     "dp.epochs": [float("inf")],

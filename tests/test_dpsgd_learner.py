@@ -358,7 +358,7 @@ def test_frozen_parameters_stay_and_have_no_part_in_norms_and_noise(small, state
     moved, _ = update(part, first, batch_of(small, range(8), np.zeros(8, bool)))
     noise = keys.secret_normal(first.secret, 0, head) * 0.05 / 4
     np.testing.assert_allclose(moved[moved != 0], noise, atol=1e-6)
-    assert part.mechanism.trained == "head"
+    assert part.mechanism.trained == ("head",)
 
 
 def test_several_views_of_a_record_are_averaged_before_clipping(small):

@@ -13,6 +13,7 @@ from rpjax.data import load
 from rpjax.experiments import ExperimentConfig, recipes
 from rpjax.experiments.methods import plan
 from rpjax.experiments.planning import given
+from rpjax.experiments.schedules import rising, steps_of_warmup
 from rpjax.experiments.transfer import opened
 from rpjax.privacy import dpsgd
 
@@ -22,7 +23,7 @@ BOTH = ("places365-pretrain", "imagenet-dp")
 RECORDS = {"train": 64, "val": 16}
 # the recipes' nets and steps, with few channels on few pixels
 TINY = (
-    *("--image-size", 32, "--channels", 2, "--crop", 2, "--devices", 8),
+    *("--image-size", 32, "--channels", 2, "--devices", 8),
     *("--noise-seed", "fixed"),
 )
 
@@ -41,6 +42,27 @@ def test_the_published_noise_has_the_epsilon_that_is_known_of_it():
     run = (1.312707, dp.batch_size / facts.records, 1368, dp.delta)
     assert dpsgd.epsilon(*run, "rdp") == pytest.approx(9.9726, abs=0.01)
     assert dpsgd.epsilon(*run) == pytest.approx(9.2901, abs=0.01)
+
+
+def theirs(step, warmup, epochs, per_epoch):
+    """The share of the learning rate in update `step`, from 1: the authors' code."""
+    epoch = step / per_epoch
+    if epoch < warmup:
+        return epoch / warmup
+    return 0.5 * (1 + np.cos(np.pi * (epoch - warmup) / (epochs - warmup)))
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_the_learning_rate_is_the_published_one_up_to_an_update(name):
+    records, config = recipes.named(name).data.records, config_of(name)
+    own = config.dp if name == "imagenet-dp" else config.training
+    per_epoch = records / own.batch_size
+    steps = round(own.epochs * per_epoch)
+    first = steps_of_warmup("dp", own.warmup, per_epoch, steps)
+    found = rising(1.0, "cosine", first, steps)(np.arange(steps))
+    wanted = [theirs(n + 1, own.warmup, own.epochs, per_epoch) for n in range(steps)]
+    assert np.abs(np.asarray(found) - wanted).max() < 1.05 / first
+    assert found[0] > 0
 
 
 def planned(tmp_path, *words):
@@ -111,7 +133,7 @@ def test_fifty_layers_have_bottlenecks_and_the_same_groups():
     model = replace(config.model, depth=50)
     config = replace(config, model=model, transfer=replace(config.transfer, start=None))
     each = plan(config, "dpsgd", 1000, 1_281_167)
-    names = each.learner.mechanism.trained
+    names = each.learner.mechanism.trained_words
     assert names == "block13, block14, block15, head_norm, head"
 
 
@@ -137,7 +159,8 @@ def folder(made_up):
     """The same, with a net trained on the first set by the first recipe."""
     said = rpjax(
         *("train", "--recipe", BOTH[0], "--data", f"folder:{made_up / 'places'}"),
-        *(*TINY, "--batch-size", 16, "--epochs", 0.5, "--out", made_up / "start"),
+        *(*TINY, "--batch-size", 16, "--epochs", 0.5, "--warmup", 0.25),
+        *("--out", made_up / "start"),
     )
     assert said.code == 0, said.err
     return made_up
@@ -148,7 +171,8 @@ def private(folder, out, *words):
     return (
         *("train", "--recipe", BOTH[1], "--data", f"folder:{folder / 'imagenet'}"),
         *(*TINY, "--start", folder / "start", "--dp-batch-size", 16),
-        *("--dp-epochs", 0.75, "--microbatch", 2, *words, "--out", out),
+        *("--dp-epochs", 0.75, "--dp-warmup", 0.25, "--microbatch", 2),
+        *(*words, "--out", out),
     )
 
 

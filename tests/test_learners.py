@@ -1,5 +1,7 @@
 """Supervised learners: their gradient, the source of their noise, their answers."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -127,6 +129,16 @@ def test_the_order_is_normalise_clip_noise_augment(small):
     noise_only = spied(small, range(16), inputs=Inputs(noise=0.3, bound=1e-9))
     signal -= np.array([before for _, before in noise_only.values()])
     assert np.linalg.norm(signal.reshape(16, -1), axis=1).max() < 1 + 1e-5
+
+
+def test_what_changes_images_is_told_with_its_side_of_the_noise():
+    for changes in ({"crop": 1}, {"flip": True}, {"resized_crop": (0.5, 1.0)}):
+        inputs = Inputs(augmentation=Augmentation(**changes))
+        assert inputs.augmented == "after_noise"
+        first = dataclasses.replace(inputs, order="augment_then_noise")
+        assert first.augmented == "before_noise"
+    idle = Augmentation(padding="symmetric", aspect=(1.0, 1.0))
+    assert Inputs(augmentation=idle).augmented == "none"
 
 
 def test_augmentation_is_fresh_at_each_step_and_hangs_on_the_root_key(small):

@@ -1,12 +1,16 @@
 """What is planned of a training is what it takes, and a microbatch bounds it."""
 
+from types import SimpleNamespace
+
 import jax
 import numpy as np
 import optax
 import pytest
 from support import Dense, records, start
 
-from rpjax.learners import dpsgd, ensemble, supervised
+from rpjax.experiments import ExperimentConfig
+from rpjax.experiments.planning import parameters
+from rpjax.learners import Mechanism, dpsgd, ensemble, supervised
 from rpjax.training import fit, planning
 from rpjax.training.devices import Layout, layout
 from rpjax.training.loop import sampler_for
@@ -78,3 +82,18 @@ def test_shapes_are_those_of_the_state():
     planned = planning.first_state(private(2), Layout(), SHAPE)
     real = start(private(2), data)
     assert jax.tree.map(np.shape, planned) == jax.tree.map(np.shape, real)
+
+
+def test_trained_parameters_are_counted_by_paths_whatever_their_names_hold(unchecked):
+    params = {"head": {"kernel": np.zeros(5), "kernel, old": np.zeros(3)}}
+    for trained, count in ((None, 8), (("head/kernel, old",), 3), (("head",), 8)):
+        facts = Mechanism(kind="dpsgd", trained=trained)
+        each = SimpleNamespace(learner=SimpleNamespace(mechanism=facts))
+        state = SimpleNamespace(params=params)
+        found = parameters(ExperimentConfig(), 10, each, state)
+        assert (found["all"], found["trained"], found["frozen"]) == (
+            8,
+            count,
+            8 - count,
+        )
+        assert found["groups"][-1]["trained"] == count

@@ -50,7 +50,8 @@ def test_every_method_starts_there_and_freezes_as_many(method, start):
     text = "dp: {batch_size: 8, noise_multiplier: 1.0}\nensemble: {members: 2}"
     learner = plan(config_of(start, 2, text), method, 10, 64).learner
     facts, public = learner.mechanism, opened(start)
-    assert facts.trained == "block1, block2, head_norm, head"
+    assert facts.trained == ("block1", "block2", "head_norm", "head")
+    assert facts.trained_words == "block1, block2, head_norm, head"
     assert facts.pretrained.startswith("digits (32 records, SHA-256 ")
     assert "), 1 steps of plain (SHA-256 " in facts.pretrained
     image = np.zeros((1, 8, 8, 1), np.uint8)

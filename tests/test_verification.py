@@ -1,5 +1,6 @@
 """`verify`: an intact training passes, and every planted fault is found and named."""
 
+import dataclasses
 import functools
 
 import jax
@@ -68,6 +69,16 @@ def test_frozen_parameters_and_views_and_microbatches_pass(data):
     verdict = verify(learner, data, batch_size=SIZE, checks=STEP)
     assert verdict.ok, str(verdict)
     assert "frozen parameters that move or receive noise" in str(verdict)
+
+
+def test_a_claim_about_parameters_that_are_not_there_is_refused(data):
+    def claims(tx):
+        learner = faulty()(tx)
+        facts = dataclasses.replace(learner.mechanism, trained=("head", "tail"))
+        return learner._replace(mechanism=facts)
+
+    with pytest.raises(InputError, match="names 'tail', which is the beginning of no"):
+        verify(claims, data, batch_size=SIZE, checks=STEP)
 
 
 # ----------------------------------------------------------------------- planted faults

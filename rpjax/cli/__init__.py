@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
+from rpjax.cli import frameworks
 from rpjax.errors import FailedElsewhere, InputError, Preempted
 
 COMMANDS = {
@@ -18,6 +19,7 @@ COMMANDS = {
     "plan": "what a training would take: steps, memory and time, without training",
     "features": "noise once on public features: accuracy against a proved epsilon",
     "verify": "prove by experiment that DP-SGD's training is what it claims",
+    "compare-frameworks": "train alike in other frameworks; needs a source checkout",
     "data": "check image files, prepare them for many trainings, make some up",
     "report": "write the tables and pictures of a run or an audit again",
     "sweep": "write one configuration for each point of a grid of settings",
@@ -44,10 +46,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if argv[0] not in COMMANDS:
         return _failed(f"{argv[0]!r} is no command; known: {', '.join(COMMANDS)}")
-    from rpjax.cli import commands  # slow: brings the rest
-
-    keep_programs()
     try:
+        if argv[0] == frameworks.NAME:
+            return frameworks.run(argv[1:])
+        from rpjax.cli import commands  # slow: brings the rest
+
+        keep_programs()
         return commands.run(argv[0], argv[1:])
     except FailedElsewhere:
         return 2  # the process that failed says why

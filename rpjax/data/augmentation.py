@@ -1,4 +1,4 @@
-"""Random flips and crops on the device, each record with its own key."""
+"""Random flips, crops and resized parts on the device, each record by its own key."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from rpjax.annotations import Pixels, PRNGKey, RecordKeys
+from rpjax.data.boxes import Range, random_box, resized
 from rpjax.errors import InputError
 from rpjax.keys import view
 
@@ -26,11 +27,17 @@ class Augmentation:
     padding: what lies outside: "zeros", which is mid-grey where pixels were mapped to
         [-1, 1]; or "symmetric", the image mirrored with its outermost row (De et al.,
         arXiv 2204.13650).
+    resized_crop: least and largest share of the image's area, such as (0.08, 1) for
+        ImageNet: a random part of the image is cut out and resized to the whole, in
+        place of `crop`; None keeps the image.
+    aspect: least and largest width over height of that part.
     """
 
     crop: int = 0
     flip: bool = False
     padding: Padding = "zeros"
+    resized_crop: Range | None = None
+    aspect: Range = (3 / 4, 4 / 3)
 
     def __post_init__(self) -> None:
         if self.crop < 0:
@@ -38,10 +45,31 @@ class Augmentation:
         if self.padding not in _MODES:
             known = " or ".join(map(repr, get_args(Padding)))
             raise InputError(f"padding is {self.padding!r}; it is {known}")
+        low, high = self.resized_crop or (1, 1)
+        if not 0 < low <= high <= 1:
+            raise InputError(
+                f"resized_crop is ({low:g}, {high:g}); it must be two shares of the "
+                "image, above 0, at most 1 and the smaller one first"
+            )
+        if self.resized_crop and self.crop:
+            raise InputError(
+                f"crop is {self.crop} and resized_crop ({low:g}, {high:g}); give one"
+            )
+        low, high = self.aspect
+        if not 0 < low <= high < float("inf"):
+            raise InputError(
+                f"aspect is ({low:g}, {high:g}); it must be two ratios above 0, the "
+                "smaller one first"
+            )
+
+    @property
+    def changes(self) -> bool:
+        """Whether anything is done to images at all."""
+        return bool(self.crop or self.flip or self.resized_crop)
 
     def __call__(self, keys: RecordKeys, images: Pixels) -> Pixels:
         """Augmented images, (b, h, w, c) as given."""
-        if not (self.crop or self.flip):
+        if not self.changes:
             return images
         return jax.vmap(self._one)(keys, images)
 
@@ -70,6 +98,9 @@ class Augmentation:
             offset = jax.random.randint(crop_key, (2,), 0, 2 * self.crop + 1)
             padded = jnp.pad(image, edges, _MODES[self.padding])
             image = jax.lax.dynamic_slice(padded, (*offset, 0), image.shape)
+        if self.resized_crop:
+            box = random_box(crop_key, image.shape[:2], self.resized_crop, self.aspect)
+            image = resized(image, box)
         if self.flip:
             mirrored = jax.random.bernoulli(flip_key)
             image = jnp.where(mirrored, image[:, ::-1], image)

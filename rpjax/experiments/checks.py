@@ -18,9 +18,11 @@ RANGES: dict[str, Range] = {
     "model.width": (1, math.inf),
     "model.groups": (1, math.inf),
     "noise.label_epsilon": (0, math.inf),
+    "training.warmup": (0, math.inf),
     "training.momentum": (0, 1),
     "training.weight_decay": (0, math.inf),
     "dp.epsilon": (0, math.inf),
+    "dp.warmup": (0, math.inf),
     "dp.steps": (1, math.inf),
     "dp.momentum": (0, 1),
     "dp.augmentation_multiplicity": (1, math.inf),
@@ -30,6 +32,7 @@ RANGES: dict[str, Range] = {
 }
 FINITE = (
     *("training.epochs", "training.learning_rate", "training.weight_decay"),
+    *("training.warmup", "dp.warmup"),
     *("dp.epochs", "dp.learning_rate", "noise.label_epsilon"),
 )
 

@@ -312,7 +312,7 @@ def model_facts(config: ExperimentConfig, run: Run) -> dict[str, Any]:
         "parameters": int(size),
         "members": facts.members,
         "start": facts.pretrained,
-        "trained": facts.trained,
+        "trained": facts.trained_words,
     }
 
 

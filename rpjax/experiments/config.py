@@ -122,13 +122,18 @@ class TrainingConfig:
     batch_size: int | None = None
     """Records in a step."""
     learning_rate: float | None = None
-    """At the start; falls to zero along a cosine."""
+    """At its highest; falls to zero along a cosine."""
+    warmup: float = 0.0
+    """Epochs in which the learning rate first rises, in equal steps."""
     momentum: float = 0.9
     """Nesterov's."""
     weight_decay: float = 0.0
     """Added to the gradient."""
     crop: int | None = None
     """Random shifts by up to so many pixels."""
+    resized_crop: float | None = None
+    """Instead, a random part of at least this share of the image, resized; 0.08 for
+    ImageNet."""
     flip: bool | None = None
     """Random mirror images."""
     padding: Padding = "zeros"
@@ -164,11 +169,13 @@ class DPConfig:
     batch_size: Annotated[int | None, named(name="dp-batch-size")] = None
     """Expected records in a step."""
     learning_rate: Annotated[float | None, named(name="dp-learning-rate")] = None
-    """At the start."""
+    """At its highest."""
+    warmup: Annotated[float, named(name="dp-warmup")] = 0.0
+    """Epochs in which the learning rate first rises, in equal steps."""
     schedule: Annotated[Literal["cosine", "constant"], named(name="dp-schedule")] = (
         "cosine"
     )
-    """cosine: falls to zero; constant: stays."""
+    """cosine: falls to zero; constant: stays. Either after the warm-up."""
     momentum: Annotated[float | None, named(name="dp-momentum")] = None
     """Nesterov's; left out: the other methods'."""
     augmentation_multiplicity: Annotated[int, named(name="augmult")] = 1

@@ -19,6 +19,7 @@ from rpjax.experiments.config import (
     Method,
     config_hash,
 )
+from rpjax.experiments.schedules import checked_rate, rising, steps_of_warmup
 from rpjax.experiments.transfer import Carried, carried
 from rpjax.learners import Inputs, LabelNoise, Learner, dpsgd, ensemble, supervised
 from rpjax.models import resnet, wide_resnet
@@ -182,10 +183,14 @@ def _inputs(config: ExperimentConfig) -> Inputs:
     training, noise = config.training, config.noise
     assert training.crop is not None
     assert training.flip is not None
+    least = training.resized_crop
     return Inputs(
         noise=noise.input_noise,
         bound=noise.input_bound,
-        augmentation=Augmentation(training.crop, training.flip, training.padding),
+        augmentation=Augmentation(
+            *(training.crop, training.flip, training.padding),
+            resized_crop=None if least is None else (least, 1.0),
+        ),
         order=noise.noise_order,
     )
 
@@ -197,9 +202,9 @@ def _supervised(
     assert training.batch_size is not None
     assert training.learning_rate is not None
 
-    def learner(steps: int) -> Learner:
-        rate = _rate(training.learning_rate)
-        schedule = optax.cosine_decay_schedule(rate, steps)
+    rate = checked_rate(training.learning_rate)
+
+    def learner(schedule: optax.Schedule) -> Learner:
         tx = _sgd(schedule, training.momentum, training.weight_decay)
         inputs, labels = _inputs(config), None
         if model.perturbation is None:
@@ -213,9 +218,13 @@ def _supervised(
             start=public.start,
         )
 
-    sampler = sampler_for(learner(1), records, training.batch_size)
+    always = optax.constant_schedule(rate)  # a sampler does not hang on it
+    sampler = sampler_for(learner(always), records, training.batch_size)
     steps = step_count(sampler, None, training.epochs)
-    return learner(steps), training.batch_size, steps
+    per_epoch = records / training.batch_size
+    first = steps_of_warmup("training", training.warmup, per_epoch, steps)
+    schedule = rising(rate, "cosine", first, steps)
+    return learner(schedule), training.batch_size, steps
 
 
 def _dpsgd(
@@ -228,15 +237,15 @@ def _dpsgd(
             f"dp-batch-size is {dp.batch_size}; it must lie between 1 and the number "
             f"of training records = {records}"
         )
-    if dp.augmentation_multiplicity > 1 and augmentation == Augmentation():
+    if dp.augmentation_multiplicity > 1 and not augmentation.changes:
         raise InputError(
-            f"augmult is {dp.augmentation_multiplicity}; without crop or flip all "
-            "views of a record are the same"
+            f"augmult is {dp.augmentation_multiplicity}; without crop, resized_crop or "
+            "flip all views of a record are the same"
         )
     steps = _dp_steps(dp, records)
     learner = dpsgd(
         model,
-        _dp_optimiser(config, steps),
+        _dp_optimiser(config, records, steps),
         Inputs(augmentation=augmentation),
         clip_norm=dp.clip_norm,
         noise_multiplier=_noise_multiplier(dp, records, steps),
@@ -281,23 +290,16 @@ def _noise_multiplier(dp: DPConfig, records: int, steps: int) -> float:
     )
 
 
-def _dp_optimiser(config: ExperimentConfig, steps: int) -> optax.GradientTransformation:
+def _dp_optimiser(
+    config: ExperimentConfig, records: int, steps: int
+) -> optax.GradientTransformation:
     dp, training = config.dp, config.training
-    rate = _rate(dp.learning_rate)
-    schedule = (
-        optax.constant_schedule(rate)
-        if dp.schedule == "constant"
-        else optax.cosine_decay_schedule(rate, steps)
-    )
+    assert dp.batch_size is not None
+    first = steps_of_warmup("dp", dp.warmup, records / dp.batch_size, steps)
+    schedule = rising(checked_rate(dp.learning_rate), dp.schedule, first, steps)
     momentum = training.momentum if dp.momentum is None else dp.momentum
     tx = _sgd(schedule, momentum, training.weight_decay)
     return averaged(tx, dp.averages) if dp.averages else tx
-
-
-def _rate(learning_rate: float | None) -> float:
-    if learning_rate is None or not learning_rate > 0:
-        raise InputError(f"learning_rate is {learning_rate}; it must be > 0")
-    return learning_rate
 
 
 def _sgd(

@@ -189,8 +189,7 @@ def parameters(
     config: ExperimentConfig, classes: int, each: Plan, state: Any
 ) -> dict[str, Any]:
     """How many there are, group by group, and which are trained."""
-    names = each.learner.mechanism.trained
-    trained = None if names is None else names.split(", ")
+    trained = each.learner.mechanism.trained
     sizes = {
         "/".join(str(key.key) for key in path): leaf.size
         for path, leaf in jax.tree_util.tree_leaves_with_path(state.params)

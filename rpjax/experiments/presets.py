@@ -67,6 +67,8 @@ def fill(config: ExperimentConfig, *presets: dict[str, Any]) -> ExperimentConfig
             missing = {k: v for k, v in defaults.items() if getattr(part, k) is None}
             if group == "dp" and part.steps is not None:
                 missing.pop("epochs", None)  # one of the two says how long
+            if group == "training" and part.crop is None and part.resized_crop:
+                missing["crop"] = 0  # one of the two says what is cut out
             filled = dataclasses.replace(part, **missing)
             config = dataclasses.replace(config, **{group: filled})
     return config

@@ -67,7 +67,7 @@ class Mechanism:
     sampling: how records come into batches (DP-SGD): each by its own coin, or in
         shuffled epochs.
     noise_source: what draws DP-SGD's noise from the secret bits.
-    trained: which parameters are trained, in words; None is all of them.
+    trained: beginnings of the paths of the parameters that are trained; None is all.
     pretrained: public data from which the initial parameters come, in words with a
         digest of them; None where they are drawn at random.
     class_weights: (first step, largest weight), rising, where classes have weights
@@ -98,7 +98,7 @@ class Mechanism:
     clipping: str = "flat"
     sampling: Literal["poisson", "shuffled"] = "poisson"
     noise_source: Literal["threefry", "secure"] = "threefry"
-    trained: str | None = None
+    trained: tuple[str, ...] | None = None
     class_weights: tuple[tuple[int, float], ...] = ()
     released_counts: bool = False
     pretrained: str | None = None
@@ -107,6 +107,11 @@ class Mechanism:
         """The largest class weight at this step, 1 where there are none."""
         begun = [weight for start, weight in self.class_weights if start <= step]
         return begun[-1] if begun else 1.0
+
+    @property
+    def trained_words(self) -> str | None:
+        """What is trained, as certificates print it; None is all."""
+        return None if self.trained is None else ", ".join(self.trained)
 
     @property
     def private(self) -> bool:

@@ -275,7 +275,7 @@ def _mechanism(model: Any, inputs: Inputs, settings: Settings) -> Mechanism:
         clipping=settings.rule.name,
         sampling=settings.sampling,
         noise_source=settings.noise,
-        trained=None if settings.trainable is None else str(settings.trained),
+        trained=settings.trained.names,
         class_weights=largest_weights(settings.weighted.phases)
         if settings.weighted is not None
         else (),

@@ -19,9 +19,6 @@ class Trained:
         if self.names == ():
             raise InputError("trainable is empty; name a parameter, or leave it out")
 
-    def __str__(self) -> str:
-        return ", ".join(self.names or ("all",))
-
     def part(self, params: PyTree) -> PyTree:
         """The trained parameters, in the same nest.
 

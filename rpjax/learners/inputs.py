@@ -70,7 +70,7 @@ class Inputs:
     @property
     def augmented(self) -> Literal["none", "before_noise", "after_noise"]:
         """On which side of the noise images are augmented, if they are."""
-        if self.augmentation == Augmentation(padding=self.augmentation.padding):
+        if not self.augmentation.changes:
             return "none"
         first = self.order == "augment_then_noise"
         return "before_noise" if first else "after_noise"

@@ -78,7 +78,7 @@ def supervised(
     trained = Trained(trainable)
     mechanism = replace(
         forward_mechanism(model, inputs, draw),
-        trained=None if trainable is None else str(trained),
+        trained=trained.names,
         pretrained=None if start is None else str(start),
     )
     if label_noise is not None:

@@ -178,7 +178,7 @@ def guarantee(
             delta=delta,
             clipping=facts.clipping,
             noise_source=facts.noise_source,
-            trained=facts.trained,
+            trained=facts.trained_words,
             batch_norm=facts.batch_norm,
             releases_clean_statistics=releases_clean_statistics,
             models=facts.models,
@@ -212,7 +212,7 @@ def guarantee(
         models=facts.models,
         noise_seed=noise_seed,
         noise_reused=noise_reused,
-        trained=facts.trained,
+        trained=facts.trained_words,
         pretrained=facts.pretrained,
         **_strategy(facts.perturbation),
     )

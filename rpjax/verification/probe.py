@@ -167,13 +167,8 @@ class Probe:
         return kept
 
     def _trained(self) -> set[str]:
-        every, words = names(self.first.params), self.learner.mechanism.trained
-        if words is None:
-            return set(every)
-        starts = Trained(words.split(", ")).names or ()
-        chosen = {n for n in every if any(f"{n}/".startswith(f"{s}/") for s in starts)}
-        # in words of another kind: those that the optimiser was given
-        return chosen or set(self.names)
+        claimed = Trained(self.learner.mechanism.trained)
+        return set(names(claimed.part(self.first.params)))
 
     def moved(self, factor: float, spread: float = 0.05) -> State:
         """The first state with parameters off their start, times `factor`.
