@@ -170,7 +170,7 @@ def test_the_report_and_its_figures_are_written(compared):
         *("figures", "report.html", "report.md"),
     }
     figures = {p.name for p in (compared.folder / "figures").iterdir()}
-    shown = ("tradeoff", "roc", "training", "cost")
+    shown = ("tradeoff", "roc", "by_class", "training", "cost")
     assert figures == {f"{name}.{kind}" for name in shown for kind in ("png", "svg")}
     page = (compared.folder / "report.html").read_text().replace("\xa0", " ")
     for method in compared.results["methods"]:
