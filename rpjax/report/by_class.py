@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from rpjax.report import formats, grids, tables
-from rpjax.report.axes import WIDTH, nothing
+from rpjax.report.axes import WIDTH, ends, nothing, padded
 from rpjax.report.drawing import LIGHT, Style, Theme, blank, styles, themed
 from rpjax.report.grids import Grid, Row
 from rpjax.report.placement import wrapped
@@ -29,12 +29,13 @@ CAPTION = (
 
 def grid(table: dict) -> Grid:
     """The classes of one exposure: counts, AUC, members found."""
-    headings = ("Class", "Members", "Non-members", "AUC", "Members found")
+    headings = ("Class", "Records", "Members", "Non-members", "AUC", "Members found")
     worst = table["most_exposed"]
     rows = [
         Row(
             (
                 Cell(str(found["label"])),
+                Cell(str(found["records"])),
                 Cell(str(found["members"])),
                 Cell(str(found["non_members"])),
                 _area(found),
@@ -60,7 +61,9 @@ def _rate(found: dict) -> Cell:
         return Cell(formats.NONE, note="; ".join(found["missing"]) if known else "")
     interval = formats.percent_interval(point["low"], point["high"])
     return Cell(
-        formats.percent(point["tpr"]), interval, f"@ {100 * point['target_fpr']:g} %"
+        formats.percent(point["tpr"]),
+        interval,
+        f"@ {100 * point['target_fpr']:g} % FPR",
     )
 
 
@@ -76,11 +79,11 @@ def notes(results: Results) -> list[str]:
         if t["intervals"] > 1
     )
     told = [
-        f"Of {count} separate {_level(joint)} intervals, {count * (1 - joint):.2g} "
-        f"would be expected to miss, the one that strays most first. So each is "
-        f"widened to {_level(each)} (Bonferroni): with {_level(joint)} confidence all "
-        f"{count} hold, those of the AUC together and those of the members found "
-        "together."
+        "The more classes, the further the most extreme of them strays by chance: of "
+        f"{count} intervals of {_level(joint)} each, {count * (1 - joint):.2g} would "
+        f"miss on average. So each is widened to {_level(each)} (Bonferroni), and all "
+        f"{count} hold together with {_level(joint)} confidence: those of the AUC, and "
+        "for themselves those of the members found."
         for count, joint, each in levels
     ]
     told.append(
@@ -103,7 +106,7 @@ def sentence(table: dict) -> str:
     if worst is None:
         return "Fewer than two classes have records enough to be compared."
     chance = worst["p_value"] > SIGNIFICANT
-    verdict = "which may be chance" if chance else "more than chance would"
+    verdict = "which may be chance" if chance else "more than chance explains"
     return (
         f"Class {worst['label']} stands out most: AUC {formats.auc(worst['auc'])} "
         f"against {formats.auc(worst['others'])} in the others, {verdict} "
@@ -191,6 +194,8 @@ def figure(results: Results, chosen: Chosen, theme: Theme = LIGHT) -> Figure:
         ).ravel()
         if not shown:
             return nothing(drawn, axes[0], "No class has records enough.")
+        areas = [c["auc"] for p in shown for c in p.table["classes"] if c["auc"]]
+        axes[0].set_ylim(*padded([0.5, *(y for area in areas for y in ends(area))], 0))
         for own, panel in zip(axes, shown, strict=False):
             _draw_panel(own, panel, many, theme)
         for own in axes[len(shown) :]:

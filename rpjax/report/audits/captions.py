@@ -22,7 +22,8 @@ def captions(results: Results) -> dict[str, str]:
         "vulnerability": "Single canaries: how far apart the attack's scores lie with "
         "the canary in the training set and without it, in standard deviations, "
         "largest first." + _left_out(results),
-        "by_class": f"{by_class.CAPTION} Canaries: {_kinds(results)}.",
+        "by_class": f"{by_class.CAPTION} Canaries: {_kinds(results)}; the "
+        "class is the label that they are trained with.",
         "bounds": "What audits show against what is proved. A point with an arrow: the "
         "true ε is at least that, with the stated confidence; a point at 0 shows "
         "nothing. A bar: ε is at most that, for the neighbours named above it, which "
