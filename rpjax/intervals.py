@@ -262,14 +262,28 @@ def auc(
     members, nonmembers = _groups(member_scores, nonmember_scores)
     _check_confidence(confidence)
     value, variance = _delong(members, nonmembers)
-    pairs = min(members.size, nonmembers.size)
+    pairs, n = min(members.size, nonmembers.size), members.size + nonmembers.size
     if variance > 0 and pairs * min(value, 1 - value) >= 5:
         low, high = _logit_interval(value, math.sqrt(variance), confidence)
-        method = "DeLong (logit)"
-    else:
-        low, high = _beta_interval(value * pairs, pairs, confidence)
-        method = "Clopper-Pearson on disjoint pairs"
-    n = members.size + nonmembers.size
+        return Estimate(value, low, high, n, confidence, "DeLong (logit)")
+    return on_disjoint_pairs(value, pairs, n, confidence)
+
+
+def on_disjoint_pairs(
+    value: float, pairs: int, n: int, confidence: float = 0.95
+) -> Estimate:
+    """An AUC with the interval that so many independent pairs of records give.
+
+    Exact at an AUC of 0 or 1, wider than needed in between; see `auc`.
+
+    Raises:
+        InputError: no pair.
+    """
+    if pairs < 1:
+        raise InputError(f"pairs = {pairs}: must be at least 1")
+    _check_confidence(confidence)
+    low, high = _beta_interval(value * pairs, pairs, confidence)
+    method = "Clopper-Pearson on disjoint pairs"
     return Estimate(value, low, high, n, confidence, method)
 
 

@@ -165,7 +165,7 @@ def _estimate(
 def _checked_cells(
     scores: npt.ArrayLike, coins: npt.ArrayLike, confidence: float, replicates: int
 ) -> _Cells:
-    table, member = _checked(scores, coins)
+    table, member = checked(scores, coins)
     if not 0 < confidence < 1:
         raise InputError(f"confidence = {confidence!r}: must lie strictly in (0, 1)")
     if replicates < 1:
@@ -254,9 +254,14 @@ def _area(wrong: Array, right: Array) -> Array:
     return area
 
 
-def _checked(
+def checked(
     scores: npt.ArrayLike, coins: npt.ArrayLike
 ) -> tuple[Array, npt.NDArray[np.bool_]]:
+    """Scores and coins of models, (models, records): floats and booleans.
+
+    Raises:
+        InputError: as `auc`.
+    """
     table, member = np.asarray(scores, np.float64), np.asarray(coins)
     if table.ndim != 2 or table.size == 0:
         raise InputError(f"scores: shape {table.shape}; it is (models, records)")

@@ -5,7 +5,14 @@ import functools
 import itertools
 import math
 
-from sample_results import DPSGD, NO_GUARANTEE, NORMAL, RESIDUAL, estimate
+from sample_results import (
+    DPSGD,
+    NO_GUARANTEE,
+    NORMAL,
+    RESIDUAL,
+    by_class,
+    estimate,
+)
 
 MODELS_A, MODELS_B = 64, 16
 KINDS = {
@@ -115,6 +122,7 @@ def exposure(kind, separation, noisy, seed=0):
         "mismatched": _mismatched(attacks[-1], separation) if noisy else None,
         "effects": effects(separation, KINDS[kind][0], seed),
         "most_exposed": exposed(separation, seed),
+        "by_class": by_class(best, separation),
     }
 
 

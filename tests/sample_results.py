@@ -60,6 +60,50 @@ def _tpr(curve, target, n):
     }
 
 
+def by_class(attack_name, separation, sizes=(90, 80, 75, 70, 60, 40, 30, 20, 3, 0)):
+    """Rarer classes are found out more; the rarest two are too few to say so."""
+    classes = []
+    for label, size in enumerate(sizes):
+        found = {"label": label, "records": 2 * size}
+        found |= {"members": size, "non_members": size}
+        apart = separation * (1 + 0.12 * label)
+        area = NORMAL.cdf(apart / math.sqrt(2))
+        missing = [f"{size} members; 6 are needed"] if 0 < size < 6 else []
+        if size == 0:
+            missing = ["no record of this class"]
+        elif size < 50 and not missing:
+            missing = [f"{size} non-members: fewer than 10 false positives"]
+        tpr = NORMAL.cdf(NORMAL.inv_cdf(0.2) + apart)
+        point = {"target_fpr": 0.2, "realised_fpr": 0.2, "tpr": tpr}
+        point |= {"low": max(0, tpr - 0.15), "high": min(1, tpr + 0.15)}
+        half = 1.1 / math.sqrt(max(size, 1))
+        known = size >= 6
+        found["auc"] = estimate(area, half, 2 * size, "DeLong") if known else None
+        found["tpr_at"] = point if known and size >= 50 else None
+        classes.append(found | {"missing": missing})
+    measured = [found for found in classes if found["auc"]]
+    rise = lambda found: found["auc"]["value"] - measured[0]["auc"]["value"]
+    worst = max(measured, key=rise)
+    gap = 0.9 * rise(worst)
+    return {
+        "attack": attack_name,
+        "confidence": 0.95,
+        "confidence_each": 1 - 0.05 / len(measured),
+        "intervals": len(measured),
+        "correction": "Bonferroni over the classes with an interval",
+        "classes": classes,
+        "most_exposed": {
+            "label": worst["label"],
+            "auc": worst["auc"]["value"],
+            "others": worst["auc"]["value"] - gap,
+            "gap": gap,
+            "p_value": 0.004 if separation > 0.5 else 0.31,
+            "permutations": 999,
+            "method": "labels exchanged among records, largest standardised gap",
+        },
+    }
+
+
 def exposure(separation, threat="T1", query="one answer per record"):
     """Four attacks, of which the one with shadow models is the strongest."""
     return {
@@ -83,6 +127,7 @@ def exposure(separation, threat="T1", query="one answer per record"):
                 "shadow models",
             ),
         ],
+        "by_class": by_class("salem", separation),
     }
 
 
@@ -359,6 +404,8 @@ def exposure_of(non_members, fpr, tpr, auc):
     entry = exposure(0.3)
     entry |= {"members": 5, "non_members": non_members}
     entry["attacks"] = entry["attacks"][:1]
+    entry["by_class"] = by_class(entry["attacks"][0]["name"], 0.3, (8, 5))
+    entry["by_class"]["most_exposed"] = None
     found = entry["attacks"][0]
     found["roc"] = {"fpr": [float(x) for x in fpr], "tpr": [float(y) for y in tpr]}
     found["auc"] = estimate(auc, 0.3, 10)

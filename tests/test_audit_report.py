@@ -15,8 +15,8 @@ from rich.console import Console
 from sample_attacks import attack, audit, method, only, sample
 from sample_results import DPSGD
 
-from rpjax.report import audits, drawing
-from rpjax.report.audits import curves, figures, grids, tables, words
+from rpjax.report import audits, drawing, grids
+from rpjax.report.audits import curves, figures, tables, words
 from rpjax.report.audits.content import headline, point, strongest
 from rpjax.report.audits.write import listed
 

@@ -98,6 +98,21 @@ def test_the_strongest_of_each_level_is_audited(results):
             assert findings.rank(mine, worst["non_members"]) == best
 
 
+def test_classes_of_so_few_canaries_have_no_interval_but_a_reason(results):
+    for method in results["methods"]:
+        for entry in method["exposure"]:
+            table = entry["by_class"]
+            assert table["attack"] == entry["strongest"]
+            assert sum(found["records"] for found in table["classes"]) == 10
+            assert sum(found["members"] for found in table["classes"]) == 40
+            for found in table["classes"]:
+                # 8 would be enough, which none of ten classes has here
+                assert found["auc"] is None
+                assert found["missing"]
+            assert table["most_exposed"] is None
+    assert "by_class" not in report.audits.all_figures(results)
+
+
 def test_noise_is_what_makes_more_questions(results):
     plain, noisy = results["methods"]
     names = {

@@ -12,7 +12,7 @@ import pytest
 from support import Dense
 from tiny_experiment import FLAGS, rpjax
 
-from rpjax import report
+from rpjax import intervals, report
 from rpjax.attacks import ATTACKS
 from rpjax.errors import InputError
 from rpjax.experiments import ExperimentConfig, config, prepare
@@ -105,6 +105,27 @@ def test_scores_on_disk_give_the_figures_again(compared, method):
                 assert attack["auc"]["value"] == pytest.approx(wins + ties / 2)
 
 
+def test_classes_are_those_of_the_strongest_attack(compared, settings, method):
+    ready = prepare(settings)
+    inside, outside = ready.design.members, ready.design.non_members
+    labels = ready.dataset.train.labels
+    with np.load(compared.folder / "methods" / f"{method['name']}.npz") as scores:
+        for exposure in method["exposure"]:
+            table = exposure["by_class"]
+            areas = {a["name"]: a["auc"]["value"] for a in exposure["attacks"]}
+            assert areas[table["attack"]] == max(areas.values())
+            prefix = f"{exposure['threat']}_{table['attack']}"
+            assert [c["label"] for c in table["classes"]] == list(range(10))
+            for found in table["classes"]:
+                own = scores[f"{prefix}_members"][labels[inside] == found["label"]]
+                rest = labels[outside] == found["label"]
+                others = scores[f"{prefix}_non_members"][rest]
+                counts = (found["members"], found["non_members"])
+                assert counts == (len(own), len(others))
+                area = intervals.auc(own, others, table["confidence_each"])
+                assert found["auc"] == area.as_dict()
+
+
 def test_an_ensemble_has_the_parameters_of_all_its_members(compared):
     one, many = compared.method("strategy1")["model"], compared.method("ensemble")
     assert (one["name"], one["members"]) == ("resnet8, 4 channels", 1)
@@ -170,7 +191,7 @@ def test_the_report_and_its_figures_are_written(compared):
         *("figures", "report.html", "report.md"),
     }
     figures = {p.name for p in (compared.folder / "figures").iterdir()}
-    shown = ("tradeoff", "roc", "training", "cost")
+    shown = ("tradeoff", "roc", "by_class", "training", "cost")
     assert figures == {f"{name}.{kind}" for name in shown for kind in ("png", "svg")}
     page = (compared.folder / "report.html").read_text().replace("\xa0", " ")
     for method in compared.results["methods"]:

@@ -2,6 +2,7 @@
 
 from rpjax.attacks.attack import Asked, Attack, Exposure, run
 from rpjax.attacks.baselines import CONFIDENCE, LOSS, MODIFIED_ENTROPY
+from rpjax.attacks.by_class import by_class
 from rpjax.attacks.canaries import Planted, plant
 from rpjax.attacks.label_only import correctness_lira
 from rpjax.attacks.likelihood import (
@@ -72,6 +73,7 @@ __all__ = [
     "ask",
     "ask_target",
     "base",
+    "by_class",
     "correctness_lira",
     "difficulty_calibrated",
     "effect_sizes",

@@ -187,6 +187,7 @@ def audit(
                     confidence=ready.options.confidence,
                     seed=ready.config.seed,
                 ),
+                classes=ready.dataset.classes,
             )
             part = _part(ready, each, models["A"], found, seconds)
             folder.finish(each.name, part, found.arrays)

@@ -268,9 +268,27 @@ def exposed(
                 "members": len(ready.design.members),
                 "non_members": len(ready.design.non_members),
                 "attacks": [exposure.as_dict() for exposure in found.values()],
+                "by_class": strongest_by_class(ready, found),
             }
         )
     return parts, scores
+
+
+def strongest_by_class(
+    ready: Prepared, found: dict[str, attacks.Exposure]
+) -> dict[str, Any]:
+    """The attack with the largest AUC on all records, class by class."""
+    name, best = max(found.items(), key=lambda each: each[1].auc.value)
+    inside, outside = ready.design.members, ready.design.non_members
+    scores = np.concatenate([best.member_scores, best.non_member_scores])
+    table = attacks.by_class(
+        scores[None],
+        (np.arange(len(scores)) < len(inside))[None],
+        ready.dataset.train.labels[np.concatenate([inside, outside])],
+        ready.dataset.classes,
+        seed=ready.config.seed,
+    )
+    return {"attack": name, **table}
 
 
 def utility(ready: Prepared, run: Run, query: Query | None = None) -> dict[str, Any]:

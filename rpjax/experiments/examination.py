@@ -7,6 +7,7 @@ import numpy as np
 
 from rpjax import audits
 from rpjax.attacks import findings
+from rpjax.attacks.by_class import by_class
 from rpjax.attacks.canaries import Planted
 from rpjax.attacks.contrasts import by_draws, mismatched, unusual
 from rpjax.attacks.mixture import Mixture
@@ -57,12 +58,14 @@ def examined(
     shadows: Mapping[str, ShadowModels] | None,
     proved: Guarantee,
     options: Options,
+    classes: int,
 ) -> Examined:
     """Attack set A, choose, and audit set B once.
 
     models: of the method, "A" and "B". about: the questions that are about canaries.
     shadows: undefended models with the coins of A, for a contrast.
     proved: the method's guarantee, whose claims are tested.
+    classes: of the data, some perhaps without a canary.
     """
     kinds: list[OfKind] = []
     exposure: list[dict[str, Any]] = []
@@ -80,7 +83,7 @@ def examined(
             deployed = ("deployed",)
             undefended = mixture.only(planted.kind, shadows["A"], deployed)
         kinds.append(own)
-        exposure.append(_exposure(mechanism, own, undefended, options.seed))
+        exposure.append(_exposure(mechanism, own, undefended, classes, options.seed))
         for found in own.found:
             name = f"{planted.kind}.{found.entry.name}"
             arrays |= {f"{name}.A": found.scores_a, f"{name}.B": found.scores_b}
@@ -95,7 +98,11 @@ def examined(
 
 
 def _exposure(
-    mechanism: Mechanism, own: OfKind, undefended: ShadowModels | None, seed: int
+    mechanism: Mechanism,
+    own: OfKind,
+    undefended: ShadowModels | None,
+    classes: int,
+    seed: int,
 ) -> dict[str, Any]:
     """All figures of one kind of canary, from set A."""
     a, inside = own.models["A"], own.coins["A"].inside
@@ -108,8 +115,9 @@ def _exposure(
     strongest["roc"] = findings.band(scores, inside, seed)
     # the two of a pair share one label
     first = own.planted.canaries.reshape(len(own.planted.canaries), -1)[:, 0]
-    labels = own.planted.pool.labels[first].tolist()
-    effects, worst = findings.exposed(scores, inside, labels)
+    labels = own.planted.pool.labels[first]
+    effects, worst = findings.exposed(scores, inside, labels.tolist())
+    table = by_class(scores, inside, labels, classes, seed=seed)
     contrast = None
     if undefended is not None:
         contrast = _mismatched(own, undefended, seed)
@@ -125,6 +133,7 @@ def _exposure(
         "mismatched": contrast,
         "effects": effects,
         "most_exposed": worst,
+        "by_class": {"attack": strongest["name"], **table},
         "not_normal": max(unusual(a, own.planted)),
     }
 

@@ -32,7 +32,10 @@ from rpjax.privacy.documents import document
 BEGINNING = "# the configuration of an rpjax "
 REPORT = (
     *("report.html", "report.md"),
-    *(f"figures/{name}.*" for name in ("tradeoff", "roc", "training", "cost")),
+    *(
+        f"figures/{name}.*"
+        for name in ("tradeoff", "roc", "by_class", "training", "cost")
+    ),
 )
 PARTS = tuple(
     f"{folder}/{method}{kind}"

@@ -1,4 +1,4 @@
-"""The four figures: accuracy against attack, ROC curves, training, cost."""
+"""The figures: accuracy against attack, ROC curves, classes, training, cost."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
-from rpjax.report import formats
+from rpjax.report import by_class, formats
 from rpjax.report.axes import (
     FEW,
     LEGEND,
@@ -42,10 +42,16 @@ def all_figures(results: Results, theme: Theme = LIGHT) -> dict[str, Figure]:
     """All figures by name, in the order of the report; without attacks only two."""
     makers: dict[str, Callable[[Results, Theme], Figure]] = {
         **({"tradeoff": tradeoff, "roc": roc} if attacked(results) else {}),
+        **({"by_class": classes} if by_class.panels(results, deployed) else {}),
         "training": training,
         "cost": cost,
     }
     return {name: make(results, theme) for name, make in makers.items()}
+
+
+def classes(results: Results, theme: Theme = LIGHT) -> Figure:
+    """AUC within each class of the strongest attack on the deployed model."""
+    return by_class.figure(results, deployed, theme)
 
 
 # Accuracy against attack ------------------------------------------------------------

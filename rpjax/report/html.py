@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from rpjax.report import limits, pages, tables, words
+from rpjax.report import by_class, limits, pages, tables, words
 from rpjax.report.drawing import DARK, LIGHT, styles
 from rpjax.report.figures import all_figures
 from rpjax.report.results import Results
@@ -28,6 +28,7 @@ def _contents(results: Results) -> dict[str, object]:
                 "verdict": words.verdict(method),
                 "guarantee": " ".join(tables.guarantee(method).lines()),
                 "attacks": attacks(method),
+                "classes": by_class.folded(method["exposure"], _asked),
             }
             for method, mark in zip(results["methods"], marks, strict=True)
         ],
@@ -38,6 +39,7 @@ def _contents(results: Results) -> dict[str, object]:
             all_figures(results, DARK),
             words.captions(results),
         ),
+        "class_notes": by_class.notes(results),
         "threats": words.threats(results),
         "limits": limits.limits(results),
         "reproduction": words.reproduction(results),
@@ -60,6 +62,10 @@ def attacks(method: dict) -> list[dict[str, Any]]:
         for entry in method["exposure"]
         for attack in sorted(entry["attacks"], key=by_auc)
     ]
+
+
+def _asked(entry: dict) -> str:
+    return f"{entry['threat']}: {entry['query']}"
 
 
 def _rates(attack: dict) -> list[tuple[str, tables.Cell]]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from rpjax.report import formats, limits, tables, words
+from rpjax.report import by_class, formats, limits, tables, words
 from rpjax.report.results import Results
 from rpjax.report.tables import markdown_text as plain
 
@@ -15,10 +15,11 @@ def text(results: Results) -> str:
         _figures(results),
         _guarantees(results),
         _attacker(results),
+        by_class.markdown(results, _asked),
         _limits(results),
         _reproduction(results),
     ]
-    return "\n\n".join(sections) + "\n"
+    return "\n\n".join(filter(None, sections)) + "\n"
 
 
 def _opening(results: Results) -> str:
@@ -82,6 +83,10 @@ def _attack_row(method: dict, entry: dict, attack: dict) -> str:
     auc = " ".join(tables.auc(attack["auc"]).lines())
     cells = (method["label"], entry["threat"], entry["query"], attack["label"], auc)
     return f"| {' | '.join(map(plain, cells))} |"
+
+
+def _asked(entry: dict) -> str:
+    return f"{entry['threat']}, {entry['query']}"
 
 
 def _limits(results: Results) -> str:

@@ -35,6 +35,38 @@ ATTACK = {
     "roc": {"fpr": [NUMBER], "tpr": [NUMBER]},
     "threshold_from": str,
 }
+# of an exposure; results of earlier versions are without it
+BY_CLASS = {
+    "attack": str,
+    "confidence": NUMBER,
+    "confidence_each": NUMBER,
+    "intervals": int,
+    "correction": str,
+    "classes": [
+        {
+            "label": int,
+            "records": int,
+            "members": int,
+            "non_members": int,
+            "auc": Nullable(ESTIMATE),
+            "tpr_at": Nullable(
+                {"target_fpr": NUMBER, "tpr": NUMBER, "low": NUMBER, "high": NUMBER}
+            ),
+            "missing": [str],
+        }
+    ],
+    "most_exposed": Nullable(
+        {
+            "label": int,
+            "auc": NUMBER,
+            "others": NUMBER,
+            "gap": NUMBER,
+            "p_value": NUMBER,
+            "permutations": int,
+            "method": str,
+        }
+    ),
+}
 EXPOSURE = {
     "threat": str,
     "query": str,
@@ -147,10 +179,34 @@ def _check_method(method: dict, where: str) -> None:
     history = method["training"]["history"]
     columns = ("epoch", "loss", "accuracy")
     schema.same_length(f"{where}.training.history", history, columns)
-    for entry in method["exposure"]:
+    for index, entry in enumerate(method["exposure"]):
+        check_by_class(entry, f"{where}.exposure[{index}]")
         for attack in entry["attacks"]:
             curve = f"{where}.{attack['name']}.roc"
             schema.same_length(curve, attack["roc"], ("fpr", "tpr"))
+
+
+def check_by_class(entry: dict, where: str) -> None:
+    """The part on classes, where there is one, leads to attacks and classes."""
+    table = by_class(entry)
+    if table is None:
+        return
+    schema.expect(table, BY_CLASS, f"{where}.by_class")
+    if table["attack"] not in [attack["name"] for attack in entry["attacks"]]:
+        raise InputError(
+            f"{where}.by_class.attack: {table['attack']!r} is none of its attacks"
+        )
+    worst = table["most_exposed"]
+    labels = [found["label"] for found in table["classes"] if found["auc"]]
+    if worst is not None and worst["label"] not in labels:
+        raise InputError(
+            f"{where}.by_class.most_exposed.label: {worst['label']} has no interval"
+        )
+
+
+def by_class(entry: dict) -> dict | None:
+    """The exposure of single classes; None in results of earlier versions."""
+    return entry.get("by_class")
 
 
 def deployed(method: dict) -> dict | None:

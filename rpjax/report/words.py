@@ -1,6 +1,6 @@
 """The sentences of the report: verdict, captions, threat levels, reproduction."""
 
-from rpjax.report import formats, tables
+from rpjax.report import by_class, formats, tables
 from rpjax.report.results import (
     Results,
     attacked,
@@ -160,6 +160,9 @@ def captions(results: Results) -> dict[str, str]:
     """One caption per figure that these results give."""
     return {
         **(_captions_of_attacks(results) if attacked(results) else {}),
+        **(
+            {"by_class": by_class.CAPTION} if by_class.panels(results, deployed) else {}
+        ),
         "training": "Loss and accuracy on the training batches, averaged between "
         "entries. With noise in the network, these are noisy predictions.",
         "cost": "Time per epoch and memory, relative to plain training (dashed). "

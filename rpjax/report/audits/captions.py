@@ -1,6 +1,6 @@
 """What stands beside the figures of the audit's report, and its limits."""
 
-from rpjax.report import formats
+from rpjax.report import by_class, formats
 from rpjax.report.audits.content import headline, noisy
 from rpjax.report.audits.words import kind_name
 from rpjax.report.results import Results
@@ -22,6 +22,8 @@ def captions(results: Results) -> dict[str, str]:
         "vulnerability": "Single canaries: how far apart the attack's scores lie with "
         "the canary in the training set and without it, in standard deviations, "
         "largest first." + _left_out(results),
+        "by_class": f"{by_class.CAPTION} Canaries: {_kinds(results)}; the "
+        "class is the label that they are trained with.",
         "bounds": "What audits show against what is proved. A point with an arrow: the "
         "true ε is at least that, with the stated confidence; a point at 0 shows "
         "nothing. A bar: ε is at most that, for the neighbours named above it, which "
@@ -32,6 +34,8 @@ def captions(results: Results) -> dict[str, str]:
     }
     if not noisy(results):
         del found["draws"]
+    if not by_class.panels(results, headline):
+        del found["by_class"]
     if not any(method["audits"] for method in results["methods"]):
         del found["bounds"]
     return found

@@ -12,7 +12,13 @@ from typing import Any
 from rpjax.errors import InputError
 from rpjax.neighbours import SAME_NEIGHBOURS
 from rpjax.report import schema
-from rpjax.report.results import ESTIMATE, GUARANTEE, SHAPE, Results
+from rpjax.report.results import (
+    ESTIMATE,
+    GUARANTEE,
+    SHAPE,
+    Results,
+    check_by_class,
+)
 from rpjax.report.schema import MAYBE, NUMBER, Nullable
 
 SCHEMA = "rpjax.attacks/1"
@@ -204,6 +210,7 @@ def _check_exposure(entry: dict, kinds: list[str], where: str) -> None:
         if name not in names:
             raise InputError(f"{where}.{field}: {name!r} is none of its attacks")
     _check_histogram(entry["histogram"], f"{where}.histogram")
+    check_by_class(entry, where)
     for index, attack in enumerate(entry["attacks"]):
         _check_attack(attack, f"{where}.attacks[{index}]")
     if entry["mismatched"]:

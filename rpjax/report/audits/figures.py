@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
+from rpjax.report import by_class
 from rpjax.report.audits.content import headline, noisy, point, strongest
 from rpjax.report.audits.curves import draws, looks, named, roc, scores
 from rpjax.report.audits.words import NOT_AUDITED, kind_name, proved
@@ -34,6 +35,7 @@ def all_figures(results: Results, theme: Theme = LIGHT) -> dict[str, Figure]:
         **({"draws": draws} if noisy(results) else {}),
         "tradeoff": tradeoff,
         "vulnerability": vulnerability,
+        **({"by_class": classes} if by_class.panels(results, headline) else {}),
         **({"bounds": bounds} if audits else {}),
         "scores": scores,
     }
@@ -148,6 +150,11 @@ def vulnerability(results: Results, theme: Theme = LIGHT) -> Figure:
         axes.set_ylabel("Effect size")
         legend_below(figure, axes)
         return figure
+
+
+def classes(results: Results, theme: Theme = LIGHT) -> Figure:
+    """AUC within each class of canaries, of the kind of which most are found."""
+    return by_class.figure(results, headline, theme)
 
 
 # Bounds against proofs --------------------------------------------------------------

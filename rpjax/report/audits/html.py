@@ -5,8 +5,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from rpjax.report import pages
-from rpjax.report.audits import grids, tables, words
+from rpjax.report import by_class, grids, pages
+from rpjax.report.audits import tables, words
 from rpjax.report.audits.captions import captions, limits
 from rpjax.report.audits.content import headline, point, strongest
 from rpjax.report.audits.figures import all_figures
@@ -29,6 +29,7 @@ def _contents(results: Results) -> dict[str, object]:
             "verdict": words.verdict(method),
             "guarantee": " ".join(guarantee(method).lines()),
             "kinds": _kinds(method),
+            "classes": by_class.folded(_ordered(method), _kind),
             "exposed": grids.html(tables.exposed(headline(method))),
             "exposed_kind": words.kind_name(headline(method)["kind"]),
         }
@@ -43,6 +44,7 @@ def _contents(results: Results) -> dict[str, object]:
         "methods": methods,
         "threats": words.threats(results),
         "attack_notes": words.attack_notes(results),
+        "class_notes": by_class.notes(results),
         "audits": _grid(tables.audits(results)),
         "audit_notes": words.audit_notes(results),
         "audit_figures": _grid(tables.figures(results)),
@@ -76,6 +78,16 @@ def _kinds(method: dict) -> list[dict[str, Any]]:
         }
         for entry in method["exposure"]
     ]
+
+
+def _ordered(method: dict) -> list[dict]:
+    """The kinds of canaries, the headline one first."""
+    first = headline(method)
+    return [first, *(entry for entry in method["exposure"] if entry is not first)]
+
+
+def _kind(entry: dict) -> str:
+    return words.kind_name(entry["kind"])
 
 
 def _summary(entry: dict) -> str:

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable
 
-from rpjax.report.audits import grids, tables, words
+from rpjax.report import by_class, grids
+from rpjax.report.audits import tables, words
 from rpjax.report.audits.captions import captions, limits
 from rpjax.report.audits.content import headline
 from rpjax.report.results import Results
@@ -18,6 +19,7 @@ def text(results: Results) -> str:
         _figures(results),
         _contrast(results),
         _exposed(results),
+        by_class.markdown(results, _kind),
         _limits(results),
         _reproduction(results),
     ]
@@ -91,6 +93,10 @@ def _exposed(results: Results) -> str:
         parts.append(f"### {plain(method['label'])}, {plain(kind)}")
         parts.append(grids.markdown(tables.exposed(entry)))
     return "\n\n".join(parts)
+
+
+def _kind(entry: dict) -> str:
+    return words.kind_name(entry["kind"])
 
 
 def _limits(results: Results) -> str:

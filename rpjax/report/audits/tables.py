@@ -14,7 +14,7 @@ from rpjax.report.audits.content import (
     point,
     strongest,
 )
-from rpjax.report.audits.grids import Grid, Row
+from rpjax.report.grids import Grid, Row
 from rpjax.report.results import Results
 from rpjax.report.tables import Cell, auc, percent
 

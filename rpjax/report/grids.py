@@ -1,4 +1,4 @@
-"""A table of the audit's report, once, and its renderings in HTML and Markdown."""
+"""A table of a report, once, and its renderings in HTML and Markdown."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
