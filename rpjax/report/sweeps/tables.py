@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rpjax.report import formats
-from rpjax.report.audits.grids import Grid, Row
+from rpjax.report.grids import Grid, Row
 from rpjax.report.sweeps.content import Sweep, proofs, shown, states, varied
 from rpjax.report.tables import Cell
 

@@ -5,8 +5,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from rpjax.report import formats, pages
-from rpjax.report.audits import grids
+from rpjax.report import formats, grids, pages
 from rpjax.report.drawing import DARK, LIGHT, Theme, png, svg
 from rpjax.report.sweeps.content import Sweep, proofs, states, varied
 from rpjax.report.sweeps.curves import KEY, MOST_LINES, curve, lines
