@@ -18,6 +18,7 @@ from rpjax.report.write import replace
 Sweep = dict[str, Any]
 METRICS = {
     "test_accuracy": "Test accuracy",
+    "balanced_accuracy": "Balanced accuracy",
     "generalization_gap": "Generalisation gap",
     "attack_auc": "Attack AUC",
 }
@@ -48,6 +49,7 @@ def sweep_table(sweep: Sweep) -> Table:
 
 HEADINGS = {
     "test_accuracy": "Test acc.",
+    "balanced_accuracy": "Balanced",
     "generalization_gap": "Gap",
     "attack_auc": "AUC",
 }
