@@ -19,9 +19,7 @@ from rpjax.learners import dpsgd, losses
 from rpjax.privacy import documents, dpsgd_guarantee, gdp, stated_epsilon
 from rpjax.privacy import dpsgd as accounting
 from rpjax.privacy.histogram import Histogram
-from rpjax.training import Budget
-from rpjax.training.budget import Meter
-from rpjax.training.run import guarantee, spending
+from rpjax.training.run import guarantee
 
 DELTA, RECORDS, STEPS = 1e-5, 1000, 20
 FACTS = {"noise_multiplier": 1.1, "steps": STEPS, "delta": DELTA, "records": RECORDS}
@@ -128,18 +126,6 @@ def test_the_noise_is_the_least_for_both_together():
         accounting.noise_multiplier_for(0.2, DELTA, *run, releases=(Release(SCALE),))
 
 
-def test_steps_within_an_epsilon_leave_room_for_the_counts():
-    options = {"noise_multiplier": 1.1, "sampling_probability": 0.05}
-    within = [
-        accounting.steps_for(3.0, DELTA, **options, releases=releases)
-        for releases in ((), (Release(SCALE),))
-    ]
-    assert within[1] < within[0]
-    most = {**POISSON, "steps": within[1], "releases": (Release(SCALE),)}
-    assert dpsgd_guarantee(**most).epsilon <= 3.0
-    assert dpsgd_guarantee(**{**most, "steps": within[1] + 1}).epsilon > 3.0
-
-
 @pytest.mark.parametrize("facts", [POISSON, EPOCHS])
 def test_what_a_budget_counts_is_what_is_stated(facts):
     releases = (Release(SCALE),)
@@ -230,22 +216,6 @@ def test_a_release_that_is_not_known_is_still_left_to_the_user():
     counts = Counts((9, 4, 3), "released", Release(SCALE))
     facts = private(losses.msfe(counts, ClassLosses((1, 1, 1), "released"))).mechanism
     assert (facts.released_counts, facts.releases) == (True, (Release(SCALE),))
-
-
-def test_a_budget_pays_for_the_counts_first():
-    counts = Counts((9, 4, 3), "released", Release(SCALE))
-    sampler, taken = poisson(16, 4, 20), []
-    for loss in (losses.cross_entropy, losses.balanced_softmax(counts)):
-        facts = (private(loss), sampler, (6, 6, 1))
-        meter = Meter(Budget(5.0, 1e-3), spending(*facts, 1e-3), 40)
-        taken.append(meter.steps)
-        stated = guarantee(
-            *(facts[0], sampler, meter.steps, (6, 6, 1)),
-            delta=1e-3,
-            noise_seed="fixed",
-        )
-        assert stated.epsilon == meter.at(meter.steps) <= 5.0
-    assert 0 < taken[1] < taken[0] < 40
 
 
 def test_a_release_belongs_to_released_counts_alone():
