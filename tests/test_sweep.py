@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 import yaml
+from sample_sweep import finish, results, written
 from tiny_experiment import rpjax
 
 from rpjax.errors import InputError
-from rpjax.experiments import read_config, sweep
+from rpjax.experiments import merging, read_config, sweep
 from rpjax.experiments.config import as_dict, differences
-from rpjax.report import DARK, LIGHT, sweep_figure, sweep_write
 
 TINY = {
     "data": {"train_records": 128},
@@ -43,21 +43,6 @@ def refused(said):
     return line.removeprefix("rpjax: error: ")
 
 
-def results(name, accuracy, auc=None):
-    """As much of results.json as is merged."""
-    attacks = [] if auc is None else [{"attacks": [{"auc": {"value": auc}}]}]
-    method = {
-        "name": name,
-        "label": name.title(),
-        "utility": {
-            "test_accuracy": {"value": accuracy},
-            "generalization_gap": {"value": accuracy / 8},
-        },
-        "exposure": attacks,
-    }
-    return {"methods": [method], "config_hash": "sha256:0"}
-
-
 # ---------------------------------------------------------------------------- the jobs
 
 
@@ -76,6 +61,21 @@ def test_a_job_is_a_point_of_the_grid(file, tmp_path):
     before = (out / "sweep.yaml").read_bytes()
     assert rpjax("sweep", file(), "--out", out).code == 0, "the same sweep again"
     assert (out / "sweep.yaml").read_bytes() == before
+
+
+def test_fields_of_one_key_change_together(tmp_path):
+    grid = {
+        "dp.batch_size, dp.learning_rate": [[32, 0.5], [64, 1.0]],
+        "dp.epsilon": [1.0, float("inf")],
+    }
+    out = tmp_path / "out"
+    asked = written(out, grid)
+    assert sweep.opened(out).settings() == asked.settings()
+    found = [read_config(out / "jobs" / f"{n:04d}.yaml").dp for n in range(4)]
+    assert [(dp.batch_size, dp.learning_rate, dp.epsilon) for dp in found] == [
+        *((32, 0.5, 1.0), (32, 0.5, float("inf"))),
+        *((64, 1.0, 1.0), (64, 1.0, float("inf"))),
+    ]
 
 
 CHANGED = {
@@ -113,6 +113,14 @@ WRONG = {
     },
     "grid is missing": {"grid": {}},
     "config.trainings is not a field": {"config": {"trainings": {}}},
+    "grid.seed, noise.gamma holds [1]; each of its values must be a list of 2": {
+        "grid": {"seed, noise.gamma": [[0, 0.5], [1]]}
+    },
+    "grid names seed twice": {"grid": {"seed": [1], "noise.gamma, seed": [[0.5, 1]]}},
+    "dp.epsilon is nan": {"grid": {"dp.epsilon": [float("nan")]}},
+    "transfer.frozen_groups is 2 without a transfer.start": {
+        "grid": {"transfer.frozen_groups": [0, 2]}
+    },
 }
 
 
@@ -156,13 +164,57 @@ def test_a_job_runs_by_its_launcher_s_number_goes_on_and_notes_its_failure(
     assert rpjax("job", out, 0).code == 0, "goes on, which is to do nothing again"
     assert method.stat().st_mtime_ns == before
     assert rpjax("job", out, 1).code == 2
-    merged = sweep.merge(out)
+    merged = merging.merge(out)
     assert [job["state"] for job in merged["jobs"]] == ["finished", "failed"]
     assert "learning_rate is too large" in merged["jobs"][1]["reason"]
     found = json.loads((out / "runs" / "0000" / "results.json").read_text())
     accuracy = found["methods"][0]["utility"]["test_accuracy"]["value"]
     assert merged["summary"][0]["metrics"]["test_accuracy"]["values"] == [accuracy]
     assert found["config"]["seed"] == 4
+
+
+def spent(row):
+    return row["privacy"]["epsilon"], row["privacy"]["noise_multiplier"]
+
+
+@pytest.mark.slow
+def test_a_sweep_run_here_goes_on_and_ends_in_its_page(file, tmp_path):
+    """One job done before, one that fails, and one without noise: epsilon infinite."""
+    out = tmp_path / "out"
+    private = {"batch_size": 64, "steps": 2, "engine": "bookkeeping"}
+    config = {
+        "data": {"train_records": 64},
+        "model": {"channels": 4, "convolution": "im2col"},
+        "dp": private,
+        "methods": ["dpsgd"],
+        "train_on": "all",
+    }
+    grid = {"dp.epsilon": [3.0, float("inf"), 8.0], "dp.learning_rate": [0.5]}
+    path = file(config=config, grid=grid)
+    written_first = rpjax("sweep", path, "--out", out)
+    assert written_first.code == 0
+    before = results("dpsgd", 0.5, None, 3.0, 1.5)
+    finish(out, 0, before)
+    (out / "runs" / "0002").mkdir()
+    (out / "runs" / "0002" / "thesis.tex").write_text("mine")
+    said = rpjax("sweep", path, "--out", out, "--run")
+    assert said.code == 1, "a job failed"
+    assert "1 of 3 jobs are finished." in said.out
+    assert "job 1: dp.epsilon inf, dp.learning_rate 0.5: test accuracy" in said.out
+    assert "(1/2, some " in said.out
+    assert "job 2: dp.epsilon 8.0, dp.learning_rate 0.5: failed: out is " in said.out
+    merged = json.loads((out / "sweep.json").read_text())
+    states = [job["state"] for job in merged["jobs"]]
+    assert states == ["finished", "finished", "failed"]
+    first, second = merged["summary"]
+    assert first["metrics"]["test_accuracy"]["values"] == [0.5], "left as it was"
+    assert spent(first) == (3.0, 1.5)
+    assert second["settings"]["dp.epsilon"] == "inf"
+    assert spent(second) == (None, 0.0)
+    found = json.loads((out / "runs" / "0001" / "results.json").read_text())
+    assert found["methods"][0]["label"] == "DP-SGD (ε = ∞, no noise)"
+    assert found["config"]["dp"]["epsilon"] == "inf"
+    assert (out / "sweep.html").is_file()
 
 
 # ------------------------------------------------------------------------ what is found
@@ -176,13 +228,11 @@ def swept(file, tmp_path):
     points = sweep.opened(out).settings()
     rng = np.random.default_rng(0)
     for number, point in enumerate(points[:9]):
-        folder = out / "runs" / f"{number:04d}"
-        folder.mkdir(parents=True)
         gamma, name = point["noise.gamma"], point["methods"]
         base = 0.9 - gamma / 4 + 0.05 * (name == "ensemble")
         accuracy = base + 0.01 * rng.normal()
         found = results(name, accuracy, 0.7 - gamma / 4 + 0.01 * rng.normal())
-        (folder / "results.json").write_text(json.dumps(found))
+        finish(out, number, found)
     (out / "failed").mkdir()
     (out / "failed" / "0009.txt").write_text("InputError: too large\n")
     (out / "runs" / "0010").mkdir()
@@ -216,27 +266,8 @@ def test_merge_says_means_intervals_and_what_is_missing(swept, monkeypatch):
     half = 4.302652 * values.std(ddof=1) / np.sqrt(3)
     assert found["high"] - found["mean"] == pytest.approx(half)
     assert f"{100 * values.mean():.1f} % ± {100 * values.std(ddof=1):.1f}" in said.out
-    assert {f.name for f in swept.glob("sweep.*")} == {
-        *("sweep.yaml", "sweep.json", "sweep.png", "sweep.svg")
-    }
-
-
-def test_the_figure_shows_every_mean_and_every_seed(swept):
-    merged = sweep.merge(swept)
-    for theme in (LIGHT, DARK):
-        accuracy, gap, auc = sweep_figure(merged, theme).axes
-        assert [axes.get_xlabel() for axes in (accuracy, gap, auc)] == [
-            "noise.gamma"
-        ] * 3
-        drawn = {line.get_label(): line for line in accuracy.get_lines()}
-        for name in ("strategy1", "ensemble"):
-            rows = [row for row in merged["summary"] if row["method"] == name]
-            means = [100 * row["metrics"]["test_accuracy"]["mean"] for row in rows]
-            np.testing.assert_allclose(drawn[name].get_ydata(), means)
-            np.testing.assert_allclose(drawn[name].get_xdata(), [0.25, 0.5], atol=0.01)
-        dots = [line for line in accuracy.get_lines() if line.get_markersize() == 3]
-        count = sum(len(line.get_ydata()) for line in dots)
-        assert count == 9
+    pages = {"sweep.yaml", "sweep.json", "sweep.html", "sweep.md"}
+    assert {f.name for f in swept.glob("sweep.*")} == pages
 
 
 def test_a_sweep_without_any_finished_job_has_a_table_and_no_figure(file, tmp_path):
@@ -245,7 +276,8 @@ def test_a_sweep_without_any_finished_job_has_a_table_and_no_figure(file, tmp_pa
     said = rpjax("merge", out)
     assert said.code == 0
     assert "0 of 12 jobs are finished." in said.out
-    assert sweep_write(json.loads((out / "sweep.json").read_text()), out) == []
+    assert not (out / "sweep.html").exists()
+    assert rpjax("report", out).code == 0
 
 
 def test_a_manifest_is_what_was_asked(file, tmp_path):
@@ -258,6 +290,6 @@ def test_a_manifest_is_what_was_asked(file, tmp_path):
 
 def test_an_interval_ends_where_the_metric_does():
     """Two seeds tell next to nothing of a mean."""
-    found = sweep.spread([0.2, 0.4], 0.0, 1.0)
+    found = merging.spread([0.2, 0.4], 0.0, 1.0)
     assert (found["low"], found["high"]) == (0.0, 1.0)
-    assert sweep.spread([0.2, 0.4])["low"] < -0.9
+    assert merging.spread([0.2, 0.4])["low"] < -0.9

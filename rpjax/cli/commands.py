@@ -23,6 +23,7 @@ from rpjax.experiments import (
     RunFolder,
     audit,
     compare,
+    merging,
     prepare,
     revisit,
     sweep,
@@ -155,10 +156,10 @@ class Verify:
 
 @dataclass(frozen=True)
 class Report:
-    """Write pages, tables and figures of a results.json or an attacks.json again."""
+    """Write pages, tables and figures of a results.json again, or of another record."""
 
     run: Folder
-    """Folder that holds a results.json, or an audit's attacks.json."""
+    """Folder that holds a results.json, an audit's attacks.json or a sweep.json."""
 
 
 @dataclass(frozen=True)
@@ -166,13 +167,16 @@ class Sweep:
     """Write one configuration for each point of a grid, as jobs for any launcher.
 
     The file holds `config`, what all jobs share, and `grid`, lists of values by field:
-    {seed: [0, 1, 2], noise.gamma: [0.1, 0.5], methods: [strategy1, dpsgd]}.
+    {seed: [0, 1, 2], noise.gamma: [0.1, 0.5], methods: [strategy1, dpsgd]}. A key of
+    several fields, with commas, changes them together.
     """
 
     sweep: tyro.conf.Positional[Path]
     """YAML file of the sweep."""
     out: Path = Path("sweep")
     """Folder for the jobs, their results and what is merged of them."""
+    run: bool = False
+    """Run here what is not finished, one job after another, and merge it."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +191,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Merge:
-    """Put a sweep's finished jobs together: sweep.json, a table and a figure."""
+    """Put a sweep's finished jobs together: sweep.json, a table, figures and a page."""
 
     folder: Folder
     """Folder that `rpjax sweep` wrote."""
@@ -329,13 +333,23 @@ def _report(options: Report, console: Console) -> None:
     if (options.run / "attacks.json").is_file():
         _audit_reported(report.audits.load(options.run), options.run, console)
         return
+    if (options.run / "sweep.json").is_file():
+        _sweep_reported(
+            report.sweeps.load(options.run / "sweep.json"), options.run, console
+        )
+        return
     _reported(report.load(options.run), options.run, console)
 
 
-def _sweep(options: Sweep, console: Console) -> None:
+def _sweep(options: Sweep, console: Console) -> int:
     count = sweep.write(sweep.read_sweep(options.sweep), options.out)
     line = f"{count} jobs: rpjax job {options.out} 0 to {count - 1}"
     console.print(line, highlight=False, soft_wrap=True)
+    if not options.run:
+        return 0
+    failed = sweep.run_all(options.out, console)
+    _merged(options.out, console)
+    return 1 if failed else 0
 
 
 def _job(options: Job, console: Console) -> None:
@@ -358,10 +372,17 @@ def _array_index() -> int:
 
 
 def _merge(options: Merge, console: Console) -> None:
-    merged = sweep.merge(options.folder)
-    console.print(report.sweep_table(merged))
-    written = report.sweep_write(merged, options.folder)
-    names = ", ".join(map(str, [options.folder / "sweep.json", *written]))
+    _merged(options.folder, console)
+
+
+def _merged(folder: Path, console: Console) -> None:
+    _sweep_reported(merging.merge(folder), folder, console)
+
+
+def _sweep_reported(merged: dict[str, Any], folder: Path, console: Console) -> None:
+    console.print(report.sweeps.table(merged))
+    pages = report.sweeps.write(merged, folder)[:1]
+    names = ", ".join(map(str, [folder / "sweep.json", *pages]))
     console.print(f"written: {names}", highlight=False, soft_wrap=True)
 
 

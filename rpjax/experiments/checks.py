@@ -31,6 +31,7 @@ RANGES: dict[str, Range] = {
     "noise.label_epsilon": (0, math.inf),
     "training.momentum": (0, 1),
     "training.weight_decay": (0, math.inf),
+    "dp.epsilon": (0, math.inf),
     "dp.steps": (1, math.inf),
     "dp.momentum": (0, 1),
     "dp.augmentation_multiplicity": (1, math.inf),

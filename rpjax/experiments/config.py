@@ -8,6 +8,7 @@ experiment writes down has no such gaps left.
 import dataclasses
 import hashlib
 import json
+import math
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -206,8 +207,9 @@ class DPConfig:
     """How DP-SGD is trained."""
 
     epsilon: float = 8.0
-    """Privacy target, for adding or removing one record (shuffled: emptying one); what
-    released class counts cost is within it."""
+    """Privacy target, for adding or removing one record (shuffled: emptying one), what
+    released class counts cost included; inf: gradients are clipped, no noise is added,
+    and nothing is proved."""
     delta: float = 1e-5
     """Privacy target; also where residual perturbation's epsilon is stated."""
     clip_norm: float = 1.0
@@ -317,11 +319,24 @@ def to_be_released() -> ExperimentConfig:
 
 
 def as_dict(config: Any) -> dict[str, Any]:
-    """The configuration as plain JSON and YAML values."""
-    values: dict[str, Any] = json.loads(
-        json.dumps(dataclasses.asdict(config), default=str)
-    )
+    """The configuration as plain JSON and YAML values; an infinite one is "inf"."""
+    values: dict[str, Any] = plain_values(dataclasses.asdict(config))
     return values
+
+
+def plain_values(value: Any) -> Any:
+    """What JSON can say of a value: tuples as lists, paths as text, infinity as "inf".
+
+    >>> plain_values({"dp.epsilon": (1, float("inf")), "data.dir": Path("a")})
+    {'dp.epsilon': [1, 'inf'], 'data.dir': 'a'}
+    """
+    if isinstance(value, dict):
+        return {name: plain_values(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_values(each) for each in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    return value if isinstance(value, int | None) else str(value)
 
 
 def config_hash(config: Any) -> str:

@@ -1,6 +1,7 @@
 """The five methods: from a configuration to a learner and its training."""
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -160,15 +161,21 @@ def _described(
             strategy1,
         ),
         "dpsgd": (
-            f"DP-SGD (ε = {config.dp.epsilon:g})"
-            if config.dp.noise_multiplier is None
-            else f"DP-SGD (σ = {config.dp.noise_multiplier:g})",
+            _dp_label(config.dp),
             "Per-example gradients, clipped, with Gaussian noise on their sum"
             + (f"; parameters averaged with decay {average:g}." if average else "."),
             None,
         ),
     }
     return lines[name]
+
+
+def _dp_label(dp: DPConfig) -> str:
+    if dp.noise_multiplier is not None:
+        return f"DP-SGD (σ = {dp.noise_multiplier:g})"
+    if math.isinf(dp.epsilon):
+        return "DP-SGD (ε = ∞, no noise)"
+    return f"DP-SGD (ε = {dp.epsilon:g})"
 
 
 def net(
@@ -308,6 +315,8 @@ def _noise_multiplier(
     assert dp.batch_size is not None
     if dp.noise_multiplier is not None:
         return dp.noise_multiplier
+    if math.isinf(dp.epsilon):
+        return 0.0
     run = (dp.epsilon, dp.delta, dp.batch_size / records, steps)
     if dp.sampling == "shuffled":
         return accounting.noise_multiplier_for(

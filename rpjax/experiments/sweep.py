@@ -1,59 +1,64 @@
 """A sweep: one experiment over a grid of settings, as independent jobs.
 
-A file names the grid; `write` turns it into one configuration for each point, `run_job`
-runs one of them, in any order and on any machine that sees the folder, and `merge` puts
-together what is finished. Who starts the jobs is a launcher's business: a job is its
-number, as a Slurm array index or a Kubernetes completion index gives it.
+A file names the grid; `write` turns it into one configuration for each point, and
+`run_job` runs one of them, in any order and on any machine that sees the folder, or
+`run_all` those that are left, one after another. Who starts the jobs is a launcher's
+business: a job is its number, as a Slurm array index or a Kubernetes completion index
+gives it. `rpjax.experiments.merging` puts together what is finished.
 """
 
 import itertools
 import json
 import math
-import statistics
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 from rich.console import Console
-from scipy import stats
 
 from rpjax.errors import InputError, Preempted
-from rpjax.experiments.compare import compare
+from rpjax.experiments.checks import check
+from rpjax.experiments.compare import compare, summary
 from rpjax.experiments.config import (
     ExperimentConfig,
     as_dict,
     differences,
     from_yaml,
+    plain_values,
     to_yaml,
 )
 from rpjax.experiments.runs import read_config
-from rpjax.files import write_json, write_text
+from rpjax.files import write_text
 
-SCHEMA = "rpjax.sweep/1"
 MANIFEST = "sweep.yaml"
 MOST_JOBS = 10_000
-RANGES = {
-    "test_accuracy": (0.0, 1.0),
-    "balanced_accuracy": (0.0, 1.0),
-    "generalization_gap": (-1.0, 1.0),
-    "attack_auc": (0.0, 1.0),
-}
 Settings = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """config: what all jobs share; grid: the values of each dotted field."""
+    """config: what all jobs share; grid: the values of each dotted field.
+
+    A key of the grid may name several fields, with commas between them, that change
+    together: {"dp.batch_size, dp.learning_rate": [[64, 0.5], [256, 2.0]]}.
+    """
 
     config: ExperimentConfig
     grid: dict[str, list[Any]]
 
     def settings(self) -> list[Settings]:
-        """Each job's own values; the last field of the grid varies fastest."""
+        """Each job's own values, by field; the last key of the grid varies fastest."""
         points = itertools.product(*self.grid.values())
-        return [dict(zip(self.grid, point, strict=True)) for point in points]
+        return [dict(self._fields(point)) for point in points]
+
+    def _fields(self, point: tuple[Any, ...]) -> Iterator[tuple[str, Any]]:
+        for key, value in zip(self.grid, point, strict=True):
+            names = fields(key)
+            values = value if len(names) > 1 else [value]
+            yield from zip(names, values, strict=True)
 
     def job(self, settings: Settings) -> ExperimentConfig:
         """The configuration of one job."""
@@ -70,6 +75,15 @@ class Sweep:
     def manifest(self) -> dict[str, Any]:
         """What the folder remembers of it."""
         return {"config": as_dict(self.config), "grid": self.grid}
+
+
+def fields(key: str) -> list[str]:
+    """The fields that a key of the grid names.
+
+    >>> fields("dp.batch_size, dp.learning_rate")
+    ['dp.batch_size', 'dp.learning_rate']
+    """
+    return [name.strip() for name in key.split(",")]
 
 
 def read_sweep(file: Path) -> Sweep:
@@ -90,18 +104,34 @@ def read_sweep(file: Path) -> Sweep:
     grid = values.get("grid")
     if not isinstance(grid, dict) or not grid:
         raise InputError("grid is missing; name fields, each with a list of values")
-    for name, options in grid.items():
-        if not isinstance(options, list) or not options:
-            raise InputError(f"grid.{name} is {options!r}; it must be a list of values")
-        if len({json.dumps(option) for option in options}) < len(options):
-            raise InputError(f"grid.{name} holds a value twice; name each once")
+    grid = {str(key): plain_values(options) for key, options in grid.items()}
+    for key, options in grid.items():
+        _check_options(key, options)
+    names = [name for key in grid for name in fields(key)]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"grid names {name} twice; name each field once")
     count = math.prod(map(len, grid.values()))
     if count > MOST_JOBS:
         raise InputError(f"grid has {count} points; a sweep has at most {MOST_JOBS}")
-    sweep = Sweep(config, {str(name): options for name, options in grid.items()})
+    sweep = Sweep(config, grid)
     for settings in sweep.settings():
-        sweep.job(settings)  # refuses what cannot be
+        check(sweep.job(settings))
     return sweep
+
+
+def _check_options(key: str, options: Any) -> None:
+    if not isinstance(options, list) or not options:
+        raise InputError(f"grid.{key} is {options!r}; it must be a list of values")
+    if len({json.dumps(option) for option in options}) < len(options):
+        raise InputError(f"grid.{key} holds a value twice; name each once")
+    count = len(fields(key))
+    for option in options:
+        if count > 1 and not (isinstance(option, list) and len(option) == count):
+            raise InputError(
+                f"grid.{key} holds {option!r}; each of its values must be a list of "
+                f"{count}, one for each field"
+            )
 
 
 def write(sweep: Sweep, out: Path) -> int:
@@ -117,14 +147,14 @@ def write(sweep: Sweep, out: Path) -> int:
     (out / "jobs").mkdir(parents=True, exist_ok=True)
     jobs = sweep.settings()
     for number, settings in enumerate(jobs):
-        write_text(_job_file(out, number), to_yaml(sweep.job(settings)))
+        write_text(job_file(out, number), to_yaml(sweep.job(settings)))
     text = yaml.safe_dump(sweep.manifest(), sort_keys=False, allow_unicode=True)
     write_text(manifest, text)
     return len(jobs)
 
 
 def _refuse_change(before: Any, sweep: Sweep, out: Path) -> None:
-    changed = differences(before, json.loads(json.dumps(sweep.manifest())))
+    changed = differences(before, sweep.manifest())
     if changed:
         raise InputError(
             f"{changed[0]} differs from the sweep in {out}; keep it, or name a new "
@@ -151,11 +181,11 @@ def run_job(
     count = len(opened(out).settings())
     if not 0 <= number < count:
         raise InputError(f"job is {number}; the sweep in {out} has 0 to {count - 1}")
-    note = _failure_file(out, number)
+    note = failure_file(out, number)
     note.unlink(missing_ok=True)
-    folder = _run_folder(out, number)
+    folder = run_folder(out, number)
     try:
-        config = read_config(_job_file(out, number))
+        config = read_config(job_file(out, number))
         results = compare(config, folder, resume=True, console=console)
         if then is not None:
             then(results, folder)
@@ -168,117 +198,48 @@ def run_job(
     return results
 
 
-def merge(out: Path) -> dict[str, Any]:
-    """Put the jobs together: what each found, what is missing, and means over seeds.
+def run_all(out: Path, console: Console) -> list[int]:
+    """Run what is left of a sweep here, one job after another; the jobs that failed.
 
-    Written to sweep.json, and returned.
+    Finished jobs stay as they are, begun ones are gone on with, and those that failed
+    before are tried again. A job that fails does not end the sweep.
     """
-    sweep = opened(out)
-    jobs = [
-        _collected(out, number, settings)
-        for number, settings in enumerate(sweep.settings())
-    ]
-    merged = {
-        "schema": SCHEMA,
-        "grid": sweep.grid,
-        "jobs": jobs,
-        "summary": summarised(jobs),
-    }
-    write_json(out / "sweep.json", merged)
-    return merged
+    jobs = opened(out).settings()
+    left = [n for n in range(len(jobs)) if not finished(out, n)]
+    console.print(f"{len(jobs) - len(left)} of {len(jobs)} jobs are finished.")
+    # a terminal's bars come and go; lines of every job would bury the sweep's own
+    inner = console if console.is_terminal else Console(quiet=True)
+    failed, began = [], time.monotonic()
+    for done, number in enumerate(left, 1):
+        own = ", ".join(f"{name} {value}" for name, value in jobs[number].items())
+        try:
+            parts = run_job(out, number, inner)["methods"]
+            found = "; ".join(map(summary, parts))
+        except InputError as error:
+            failed.append(number)
+            found = f"failed: {error}"
+        seconds = (time.monotonic() - began) / done * (len(left) - done)
+        rest = f"some {math.ceil(seconds / 60)} min left" if done < len(left) else "end"
+        line = f"job {number}: {own}: {found} ({done}/{len(left)}, {rest})"
+        console.print(line, highlight=False, soft_wrap=True)
+    return failed
 
 
-def _collected(out: Path, number: int, settings: Settings) -> dict[str, Any]:
-    job: dict[str, Any] = {"number": number, "settings": settings}
-    file, note = _run_folder(out, number) / "results.json", _failure_file(out, number)
-    if file.is_file():
-        results = json.loads(file.read_text("utf-8"))
-        methods = [_measured(method) for method in results["methods"]]
-        return job | {
-            "state": "finished",
-            "config_hash": results["config_hash"],
-            "methods": methods,
-        }
-    if note.is_file():
-        return job | {"state": "failed", "reason": note.read_text("utf-8").strip()}
-    begun = _run_folder(out, number).is_dir()
-    return job | {"state": "unfinished" if begun else "missing"}
+def finished(out: Path, number: int) -> bool:
+    """Whether a job's results are there."""
+    return (run_folder(out, number) / "results.json").is_file()
 
 
-def _measured(method: dict[str, Any]) -> dict[str, Any]:
-    utility = method["utility"]
-    exposure: list[Any] = next(
-        (e["attacks"] for e in method["exposure"] if e["attacks"]), []
-    )
-    aucs = [attack["auc"]["value"] for attack in exposure]
-    balanced = (utility.get("classes") or {}).get("balanced_accuracy")
-    metrics = {
-        "test_accuracy": utility["test_accuracy"]["value"],
-        "balanced_accuracy": None if balanced is None else balanced["value"],
-        "generalization_gap": utility["generalization_gap"]["value"],
-        "attack_auc": max(aucs) if aucs else None,
-    }
-    return {"name": method["name"], "label": method["label"], "metrics": metrics}
-
-
-def summarised(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """For each method and setting: the metrics over the seeds that are finished."""
-    groups: dict[str, dict[str, Any]] = {}
-    for job in jobs:
-        for method in job.get("methods", ()):
-            own = {k: v for k, v in job["settings"].items() if k != "seed"}
-            own["methods"] = method["name"]
-            row = groups.setdefault(
-                json.dumps(own, sort_keys=True),
-                {"method": method["name"], "settings": own, "values": {}},
-            )
-            for name, value in method["metrics"].items():
-                if value is not None:
-                    row["values"].setdefault(name, []).append(value)
-    return [
-        {
-            "method": row["method"],
-            "settings": row["settings"],
-            "metrics": {
-                name: spread(values, *RANGES[name])
-                for name, values in row["values"].items()
-            },
-        }
-        for row in groups.values()
-    ]
-
-
-def spread(
-    values: list[float], least: float = -math.inf, most: float = math.inf
-) -> dict[str, Any]:
-    """Mean, standard deviation, and Student's 95 % interval of the mean.
-
-    The interval takes the seeds' results for independent and normal, and ends where the
-    metric does, at `least` and `most`; it is None for a single one.
-
-    >>> spread([0.5])["low"] is None
-    True
-    >>> {k: round(v, 3) for k, v in spread([1.0, 2.0, 3.0]).items() if k != "values"}
-    {'n': 3, 'mean': 2.0, 'deviation': 1.0, 'low': -0.484, 'high': 4.484}
-    """
-    n, mean = len(values), statistics.fmean(values)
-    found: dict[str, Any] = {"n": n, "mean": mean, "deviation": None}
-    found |= {"low": None, "high": None, "values": values}
-    if n > 1:
-        deviation = statistics.stdev(values)
-        half = float(stats.t.ppf(0.975, n - 1)) * deviation / math.sqrt(n)
-        low, high = max(mean - half, least), min(mean + half, most)
-        found |= {"deviation": deviation, "low": low, "high": high}
-    return found
-
-
-def _job_file(out: Path, number: int) -> Path:
+def job_file(out: Path, number: int) -> Path:
+    """Its configuration."""
     return out / "jobs" / f"{number:04d}.yaml"
 
 
-def _run_folder(out: Path, number: int) -> Path:
+def run_folder(out: Path, number: int) -> Path:
+    """Where it runs, and its results.json."""
     return out / "runs" / f"{number:04d}"
 
 
-def _failure_file(out: Path, number: int) -> Path:
+def failure_file(out: Path, number: int) -> Path:
+    """Why it failed, if it did."""
     return out / "failed" / f"{number:04d}.txt"

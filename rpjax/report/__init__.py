@@ -5,14 +5,13 @@
 >>> report.write(results, Path("out"))               # doctest: +SKIP
 """
 
-from rpjax.report import audits
+from rpjax.report import audits, sweeps
 from rpjax.report.drawing import DARK, LIGHT, Theme
 from rpjax.report.figures import all_figures, cost, roc, tradeoff, training
 from rpjax.report.html import page
 from rpjax.report.imbalance import class_counts_figure
 from rpjax.report.markdown import text
 from rpjax.report.results import SCHEMA, Results, check, load
-from rpjax.report.sweep import sweep_figure, sweep_table, sweep_write
 from rpjax.report.tables import Row, rows, table
 from rpjax.report.write import write
 
@@ -32,9 +31,7 @@ __all__ = [
     "page",
     "roc",
     "rows",
-    "sweep_figure",
-    "sweep_table",
-    "sweep_write",
+    "sweeps",
     "table",
     "text",
     "tradeoff",

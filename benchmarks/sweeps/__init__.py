@@ -1,0 +1,1 @@
+"""Example sweeps, and the public data that their trainings start from."""
