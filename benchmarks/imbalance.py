@@ -24,7 +24,7 @@ from benchmarks.benchmark import Benchmark, Row, Watch
 from benchmarks.imbalance_nets import Residual, pooled
 from benchmarks.imbalance_picture import figure
 from rpjax.batches import PoissonBatches
-from rpjax.counts import Counts
+from rpjax.counts import Counts, Release
 from rpjax.data.imbalance import step_counts, with_counts
 from rpjax.learners import Inputs, Learner, losses
 from rpjax.metrics.confusion import (
@@ -35,7 +35,6 @@ from rpjax.metrics.confusion import (
     recalls,
 )
 from rpjax.perturbations import Additive
-from rpjax.privacy import algebra, calibration
 from rpjax.privacy import dpsgd as accounting
 from rpjax.privacy.histogram import Histogram
 from rpjax.training.loop import sampler_for
@@ -242,8 +241,8 @@ def _trained(
         return Trained(learner, steps, BATCH, facts | {"epsilon": None})
     records = sum(counts)
     batch = min(PRIVATE_BATCH, records // 2)
-    histogram = Histogram(settings.count_noise) if "released" in name else None
-    multiplier = _multiplier(settings, records, batch, histogram)
+    releases = loss.releases if isinstance(loss, losses.Loss) else ()
+    multiplier = _multiplier(settings, records, batch, releases)
     learner = rp.dpsgd(
         *(model, rp.averaged(optax.sgd(PRIVATE_RATE), [AVERAGE]), INPUTS),
         clip_norm=settings.clip_norm,
@@ -257,12 +256,9 @@ def _trained(
         delta=settings.delta,
         noise_seed="fixed",
     )
-    if proved.curve is None:
+    total = proved.epsilon
+    if total is None:
         raise ValueError(f"{name}: nothing is proved of this training")
-    curve = proved.curve
-    if histogram:
-        curve = algebra.compose(curve, histogram.curve())
-    total = curve.epsilon(settings.delta)
     if total > settings.epsilon * (1 + 1e-3):
         raise ValueError(f"{name}: epsilon is {total}, above {settings.epsilon}")
     facts |= {
@@ -270,7 +266,7 @@ def _trained(
         "delta": settings.delta,
         "adjacency": ADJACENCY,
         "noise_multiplier": multiplier,
-        "count_noise": settings.count_noise if histogram else None,
+        "count_noise": settings.count_noise if releases else None,
     }
     return Trained(learner, steps, batch, facts)
 
@@ -293,23 +289,16 @@ def _loss(name: str, known: Counts, steps: int) -> Any:
 
 @functools.cache
 def _multiplier(
-    settings: Imbalance, records: int, batch: int, histogram: Histogram | None
+    settings: Imbalance, records: int, batch: int, releases: tuple[Release, ...]
 ) -> float:
     """The least noise at which training, and counts if released, cost the epsilon."""
     steps = settings.private_steps
     slots = PoissonBatches(records=records, batch_size=batch, steps=steps)
-    rate, truncation = batch / records, slots.truncation
-    wanted = settings.epsilon, settings.delta
-    alone = accounting.noise_multiplier_for(*wanted, rate, steps, truncation=truncation)
-    if histogram is None:
-        return alone
-    counted = histogram.curve()
-
-    def total(multiplier: float) -> float:
-        training = accounting.curve(multiplier, rate, steps, truncation=truncation)
-        return algebra.compose(training, counted).epsilon(settings.delta)
-
-    return calibration.least_noise(total, *wanted)
+    return accounting.noise_multiplier_for(
+        *(settings.epsilon, settings.delta, batch / records, steps),
+        truncation=slots.truncation,
+        releases=releases,
+    )
 
 
 # -------------------------------------------------------------------------- figures

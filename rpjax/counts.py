@@ -7,7 +7,7 @@ counts of the training data themselves are data.
 
 import dataclasses
 import math
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,18 @@ import numpy.typing as npt
 from rpjax.errors import InputError
 
 Source = Literal["public", "released", "data"]
+Noise = Literal["gaussian", "geometric"]
 Array = npt.NDArray[np.float64]
+
+
+class Release(NamedTuple):
+    """The mechanism that counts went through: `rpjax.privacy.histogram.Histogram`.
+
+    scale: of the noise, in records. noise: its kind.
+    """
+
+    scale: float
+    noise: Noise = "gaussian"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,9 +37,11 @@ class Counts:
         whole.
     source: "public", known without looking at the training data; "released", taken
         from them by a mechanism that is accounted; or "data", counted on them.
+    release: that mechanism, where a guarantee is to compose with it by itself.
 
     Raises:
-        InputError: for other values, fewer than two, or an unknown source.
+        InputError: for other values, fewer than two, an unknown source, or a release
+            of what was not released.
 
     >>> counts = Counts((90, 10), "public")
     >>> counts.classes, counts.total, counts.shares.tolist()
@@ -37,6 +50,7 @@ class Counts:
 
     values: tuple[float, ...]
     source: Source
+    release: Release | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "values", tuple(float(v) for v in self.values))
@@ -54,6 +68,11 @@ class Counts:
         if self.source not in get_args(Source):
             raise InputError(
                 f"source is {self.source!r}; it is one of {', '.join(get_args(Source))}"
+            )
+        if self.release is not None and self.source != "released":
+            raise InputError(
+                f"release is {self.release} and source {self.source!r}; only "
+                "'released' counts have one"
             )
 
     @property
@@ -125,7 +144,7 @@ def counted(labels: npt.ArrayLike, classes: int) -> Counts:
     """The counts of these labels: data, until they are released.
 
     >>> counted([0, 2, 2], 3)
-    Counts(values=(1.0, 0.0, 2.0), source='data')
+    Counts(values=(1.0, 0.0, 2.0), source='data', release=None)
 
     Raises:
         InputError: a label that is not one of 0, ..., classes - 1, or no label.

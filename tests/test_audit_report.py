@@ -329,7 +329,7 @@ def test_figures_that_need_noise_or_audits_are_left_out_without_them():
     results = only(sample(), 0)
     results["methods"][0]["audits"] = []
     made = list(audits.all_figures(results))
-    assert made == ["roc", "tradeoff", "vulnerability", "scores"]
+    assert made == ["roc", "tradeoff", "vulnerability", "by_class", "scores"]
     text = words_of(Page(audits.page(results)).text)
     assert "No method was audited." in text
     assert "Shadow models unlike the target" not in text

@@ -262,6 +262,7 @@ def test_nothing_that_training_needs_is_left_open():
         *("model.residual_bound", "noise.label_epsilon"),
         *("dp.steps", "dp.momentum", "dp.average", "dp.stop_at_epsilon"),
         *("training.devices", "training.resized_crop", "transfer.start"),
+        *("imbalance.largest", "imbalance.seed"),
     }
 
 

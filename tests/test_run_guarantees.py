@@ -200,6 +200,8 @@ def test_the_guarantee_of_dpsgd_is_its_accountants(private_run, asked):
         "noise_reused": False,
         "released_counts": False,
         "pretrained": None,
+        "public_counts": False,
+        "releases": (),
     }
 
 

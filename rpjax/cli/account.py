@@ -9,6 +9,7 @@ from rpjax.errors import InputError
 from rpjax.experiments import ExperimentConfig, prepare
 from rpjax.experiments.checks import check
 from rpjax.experiments.config import to_be_released
+from rpjax.experiments.imbalance import on_paper
 from rpjax.experiments.methods import Plan, plan
 from rpjax.experiments.planning import given
 from rpjax.experiments.recipes import Facts
@@ -83,8 +84,15 @@ def _planned(
     check(options.config)
     facts = Facts(options.records, options.classes, options.shape)
     config = given(options.config, facts)
+    if config.imbalance.split != "none":
+        raise InputError(
+            f"records is {options.records} and imbalance.split "
+            f"{config.imbalance.split}, which says itself how many there are; give one"
+        )
+    counts = on_paper(config, options.classes, options.records, None)
     plans = (
-        plan(config, name, options.classes, options.records) for name in config.methods
+        plan(config, name, options.classes, options.records, counts)
+        for name in config.methods
     )
     return tuple(plans), options.classes, options.shape
 
@@ -105,7 +113,7 @@ def _calibrated(
     for each in plans:
         facts = (each.config, each.name, classes, each.records, shape)
         try:
-            answer = needed(*facts, *target)
+            answer = needed(*facts, *target, each.counts)
             found.append(answer.plan)
             lines.append(f"{each.label}: {answer}")
         except InputError as error:

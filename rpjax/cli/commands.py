@@ -320,6 +320,7 @@ def _verify(options: Verify, console: Console) -> int:
         batch_size=each.batch_size,
         steps=each.steps,
         devices=training.devices,
+        loss=each.loss,
         delta=ready.config.dp.delta,
         seed=ready.config.seed,
         checks=options.checks,

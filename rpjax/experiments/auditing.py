@@ -34,6 +34,7 @@ from rpjax.experiments.compare import loaded, net_name
 from rpjax.experiments.config import ExperimentConfig, as_dict, config_hash
 from rpjax.experiments.environment import device, versions
 from rpjax.experiments.examination import Examined, Options, examined
+from rpjax.experiments.imbalance import knows_counts
 from rpjax.experiments.methods import Plan, plan
 from rpjax.experiments.presets import COMMON, fill, preset, sized
 from rpjax.experiments.runs import AuditFolder
@@ -71,6 +72,7 @@ def prepare_audit(
     """Load the data, plant the canaries and build every learner, or refuse."""
     audit_config.check(experiment.audit)
     check(experiment.config)
+    _check_classes(experiment.config)
     experiment, dataset = _resolved(experiment, console)
     config, options = experiment.config, experiment.audit
     check_crop(config, dataset.shape)
@@ -98,6 +100,20 @@ def prepare_audit(
         each.guarantee(dataset.shape)
         plans.append(each)
     return Audited(experiment, dataset, mixture, coins, tuple(plans))
+
+
+def _check_classes(config: ExperimentConfig) -> None:
+    """Canaries are planted among data as they are, for a loss that knows none of it."""
+    if config.imbalance.split != "none":
+        raise InputError(
+            f"imbalance.split is {config.imbalance.split}; an audit plants canaries "
+            "among the data as they are: leave it out"
+        )
+    if knows_counts(config.loss):
+        raise InputError(
+            f"loss.name is {config.loss.name}, which knows class counts; those of "
+            "models with other canaries differ: audit a loss without them"
+        )
 
 
 def _resolved(

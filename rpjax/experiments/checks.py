@@ -4,17 +4,28 @@ import math
 from typing import Any
 
 from rpjax.errors import InputError
-from rpjax.experiments.config import DPConfig, ExperimentConfig
+from rpjax.experiments.config import DPConfig, ExperimentConfig, ImbalanceConfig
 
 # the shadow models' seeds are a million further on, and all must be 32-bit numbers
 LARGEST_SEED = 2**31 - 1
 MOST_EPOCHS = 1_000_000
+BELOW_ONE = math.nextafter(1.0, 0.0)
 
 Range = tuple[float, float]
 RANGES: dict[str, Range] = {
     "seed": (0, LARGEST_SEED),
     "data.image_size": (1, math.inf),
     "data.workers": (0, math.inf),
+    "imbalance.largest": (1, math.inf),
+    "imbalance.ratio": (1, math.inf),
+    "imbalance.seed": (0, LARGEST_SEED),
+    "loss.count_noise": (0, math.inf),
+    "loss.exponent": (0, math.inf),
+    "loss.tau": (0, math.inf),
+    "loss.beta": (0, BELOW_ONE),
+    "loss.deferred": (0, BELOW_ONE),
+    "loss.margin": (0, math.inf),
+    "loss.scale": (0, math.inf),
     "model.width": (1, math.inf),
     "model.groups": (1, math.inf),
     "noise.label_epsilon": (0, math.inf),
@@ -34,7 +45,10 @@ FINITE = (
     *("training.epochs", "training.learning_rate", "training.weight_decay"),
     *("training.warmup", "dp.warmup"),
     *("dp.epochs", "dp.learning_rate", "noise.label_epsilon"),
+    *("imbalance.ratio", "loss.count_noise", "loss.exponent", "loss.tau"),
+    *("loss.margin", "loss.scale"),
 )
+POSITIVE = ("loss.count_noise", "loss.margin", "loss.scale")
 
 
 def check(config: ExperimentConfig) -> None:
@@ -59,8 +73,27 @@ def check(config: ExperimentConfig) -> None:
         value = _field(config, name)
         if value is not None and not math.isfinite(value):
             raise InputError(f"{name} is {value}; it must be finite")
+    for name in POSITIVE:
+        if not _field(config, name) > 0:
+            raise InputError(f"{name} is {_field(config, name)}; it must be > 0")
+    _check_imbalance(config.imbalance)
     _check_dp(config.dp)
     _check_transfer(config)
+
+
+def _check_imbalance(options: ImbalanceConfig) -> None:
+    weighted = options.split == "weights"
+    if weighted != bool(options.weights):
+        raise InputError(
+            f"imbalance.split is {options.split} and imbalance.weights "
+            f"{list(options.weights)}; weights belong to the split weights, which "
+            "needs one for each class"
+        )
+    if options.largest is not None and options.split in ("none", "weights"):
+        raise InputError(
+            f"imbalance.largest is {options.largest} and imbalance.split "
+            f"{options.split}; it belongs to step and exponential"
+        )
 
 
 def _check_dp(dp: DPConfig) -> None:

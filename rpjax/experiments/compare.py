@@ -18,11 +18,14 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from rpjax import attacks, distributed, intervals
+from rpjax import attacks, distributed, intervals, metrics
 from rpjax.attacks import Bank
+from rpjax.counts import Counts, tally
 from rpjax.data import Dataset, load
+from rpjax.data.imbalance import Imbalance
 from rpjax.data.membership import Design, design
 from rpjax.errors import InputError
+from rpjax.experiments import imbalance
 from rpjax.experiments.checks import check, check_crop
 from rpjax.experiments.config import ExperimentConfig, as_dict, config_hash
 from rpjax.experiments.environment import device, versions
@@ -39,25 +42,63 @@ SECONDS_PER_TURN = 0.25
 
 
 class Prepared(NamedTuple):
-    """A checked experiment, before anything is written."""
+    """A checked experiment, before anything is written.
+
+    imbalance: how the data set was thinned out, if it was. counts: those of the classes
+    that the loss knows, if it knows any.
+    """
 
     config: ExperimentConfig
     dataset: Dataset
     design: Design
     plans: tuple[Plan, ...]
+    imbalance: Imbalance | None = None
+    counts: Counts | None = None
 
     @property
     def training_positions(self) -> np.ndarray:
         """Which of the pool's records the targets are trained on."""
-        if self.config.train_on == "all":
-            return np.arange(len(self.dataset.train))
-        return self.design.members
+        return _trained_on(self.config, self.dataset, self.design)
+
+    @property
+    def uneven(self) -> bool:
+        """Whether classes are looked at one by one."""
+        return self.imbalance is not None or imbalance.uneven(self.class_counts)
+
+    @property
+    def class_counts(self) -> list[int]:
+        """Of the pool, as it was thinned out."""
+        return _tally(self.dataset, np.arange(len(self.dataset.train)))
 
 
-def prepare(config: ExperimentConfig, console: Console | None = None) -> Prepared:
-    """Load the data, fill in the preset and build every learner, or refuse."""
+def _trained_on(
+    config: ExperimentConfig, dataset: Dataset, membership: Design
+) -> np.ndarray:
+    if config.train_on == "all":
+        return np.arange(len(dataset.train))
+    return membership.members
+
+
+def _tally(dataset: Dataset, positions: np.ndarray) -> list[int]:
+    counts: list[int] = tally(dataset.train.labels[positions], dataset.classes).tolist()
+    return counts
+
+
+def prepare(
+    config: ExperimentConfig,
+    console: Console | None = None,
+    *,
+    kept: dict[str, Any] | None = None,
+    secret: bytes | None = None,
+) -> Prepared:
+    """Load the data, fill in the preset and build every learner, or refuse.
+
+    kept: class counts that were released before, for this very experiment; None draws
+        them, from `secret` where that is given.
+    """
     check(config)
     dataset = sized(config, loaded(config, console))
+    dataset, thinned = imbalance.split(config, dataset)
     config = resolved(config, dataset)
     check_crop(config, dataset.shape)
     shadows = config.attack.shadows
@@ -65,9 +106,15 @@ def prepare(config: ExperimentConfig, console: Console | None = None) -> Prepare
         raise InputError(f"shadows is {shadows}; the attacks need at least 1")
     pool = len(dataset.train)
     membership = design(pool, shadows, config.seed, config.attack.protocol)
-    records = pool if config.train_on == "all" else len(membership.members)
+    positions = _trained_on(config, dataset, membership)
+    records = len(positions)
+    if kept is None:
+        secret = secret or imbalance.secret_of(config)
+        counts = imbalance.known(config, dataset, positions, secret)
+    else:
+        counts = imbalance.from_dict(kept)
     plans = tuple(
-        plan(config, name, dataset.classes, records) for name in config.methods
+        plan(config, name, dataset.classes, records, counts) for name in config.methods
     )
     for each in plans:
         check_start(config.transfer, dataset, each.learner.mechanism.private)
@@ -76,7 +123,7 @@ def prepare(config: ExperimentConfig, console: Console | None = None) -> Prepare
         devices.layout(
             config.training.devices, each.learner.members, split_slots(sampler)
         )
-    return Prepared(config, dataset, membership, plans)
+    return Prepared(config, dataset, membership, plans, thinned, counts)
 
 
 def loaded(config: ExperimentConfig, console: Console | None = None) -> Dataset:
@@ -147,14 +194,50 @@ def start(
     options = {"resume": resume, "overwrite": overwrite}
     folder = RunFolder(out)
     distributed.together(lambda: folder.check(**options), only_first=True)
-    ready = distributed.together(lambda: prepare(config, console))
+    kept = None if overwrite else released_before(config, folder)
+    secret = _secret(config)
+    ready = distributed.together(
+        lambda: prepare(config, console, kept=kept, secret=secret)
+    )
     assert ready is not None
+    counts = ready.counts
     distributed.alike("the configuration", config_hash(ready.config))
     distributed.alike("the data", ready.dataset.data_hash)
     distributed.together(
         lambda: RunFolder.start(out, ready.config, **options), only_first=True
     )
+    if kept is None and counts is not None and imbalance.releases(config.loss):
+        # before any training: what is resumed must not release them once more
+        values = imbalance.as_dict(counts)
+        distributed.together(lambda: folder.keep_counts(values), only_first=True)
     return ready, folder
+
+
+def released_before(
+    config: ExperimentConfig, folder: RunFolder
+) -> dict[str, Any] | None:
+    """The class counts that the experiment in a folder has released, if it has to.
+
+    Raises:
+        InputError: a training was begun, and they are gone.
+    """
+    if not imbalance.releases(config.loss):
+        return None
+    kept: dict[str, Any] | None = distributed.shared(folder.counts())
+    begun = distributed.shared((folder.path / "checkpoints").exists())
+    if begun and kept is None:
+        raise InputError(
+            f"{folder.path} has begun a training with released class counts, and its "
+            "counts.json is gone; another release would be paid for again: start with "
+            "--overwrite"
+        )
+    return kept
+
+
+def _secret(config: ExperimentConfig) -> bytes:
+    """One for all processes."""
+    own = np.frombuffer(imbalance.secret_of(config), np.uint8)
+    return distributed.from_first(own).tobytes()
 
 
 def target(ready: Prepared, each: Plan, folder: RunFolder, console: Console) -> Run:
@@ -229,7 +312,9 @@ def measured(ready: Prepared, each: Plan, run: Run) -> dict[str, Any]:
         "label": each.label,
         "description": each.description,
         "model": model_facts(ready.config, run),
-        "training": training_facts(run) | {"average": each.average},
+        "training": training_facts(run)
+        | {"average": each.average}
+        | {"loss": imbalance.described(ready.config.loss, each.loss, each.counts)},
         "utility": utility(ready, run),
         "cost": cost_facts(run),
         "guarantee": each.certified(run.guarantee(ready.config.dp.delta)).as_dict(),
@@ -294,7 +379,10 @@ def strongest_by_class(
 def utility(ready: Prepared, run: Run, query: Query | None = None) -> dict[str, Any]:
     """Accuracy on test and training records, and the gap; as deployed by default."""
     query = query or Query(draws=ready.config.attack.draws)
-    test = run.evaluate(ready.dataset.test, query)
+    labels = ready.dataset.test.labels
+    answers = run.answers(ready.dataset.test, query)
+    hits = answers.argmax(-1) == labels
+    test = intervals.clopper_pearson(int(hits.sum()), hits.size)
     train = run.evaluate(ready.dataset.train.take(ready.training_positions), query)
     gap = intervals.difference_of_proportions(
         round(train.value * train.n), train.n, round(test.value * test.n), test.n
@@ -307,6 +395,25 @@ def utility(ready: Prepared, run: Run, query: Query | None = None) -> dict[str, 
         "train_accuracy": train.as_dict(),
         "generalization_gap": gap.as_dict(),
         "noise_off_test_accuracy": quiet,
+        "classes": class_figures(answers, labels) if ready.uneven else None,
+    }
+
+
+def class_figures(answers: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """Test records and recall of each class, and balanced accuracy, with intervals.
+
+    answers: (n, classes). A class without test records has no recall, and then there
+    is no balanced accuracy.
+    """
+    # by the classes alone: an ensemble's log-probability may be that of nothing
+    chosen = np.eye(answers.shape[-1])[answers.argmax(-1)]
+    table = metrics.confusion(chosen, labels)
+    recalls = metrics.recalls_with_intervals(table)
+    balanced = metrics.bootstrapped(metrics.balanced_accuracy, table)
+    return {
+        "test_records": table.sum(1).tolist(),
+        "balanced_accuracy": None if balanced is None else balanced.as_dict(),
+        "recalls": [None if each is None else each.as_dict() for each in recalls],
     }
 
 
@@ -399,6 +506,10 @@ def assembled(
             ),
             "test_records": len(dataset.test),
             "data_hash": dataset.data_hash,
+            "class_names": list(dataset.class_names),
+            "class_counts": ready.class_counts,
+            "member_class_counts": _tally(dataset, ready.training_positions),
+            "imbalance": ready.imbalance and ready.imbalance.as_dict(),
         },
         "wall_seconds": seconds,
         "methods": relative(parts),

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import tyro
 import yaml
 
+from rpjax.counts import Noise
 from rpjax.data.augmentation import Padding
 from rpjax.data.membership import Protocol
 from rpjax.data.survey import Broken
@@ -31,6 +32,18 @@ from rpjax.training.loop import NoiseSeed
 named = tyro.conf.arg
 Clipping = Literal["flat", "normalised", "automatic", "per_layer", "adaptive"]
 Engine = Literal["auto", "vmap", "two_pass", "bookkeeping"]
+Split = Literal["none", "step", "exponential", "weights"]
+LossName = Literal[
+    "cross_entropy",
+    "focal",
+    "class_weighted",
+    "class_balanced",
+    "ldam_drw",
+    "logit_adjusted",
+    "balanced_softmax",
+    "mfe",
+    "msfe",
+]
 Method = Literal["plain", "strategy1", "strategy2", "ensemble", "dpsgd"]
 METHODS: tuple[Method, ...] = get_args(Method)
 # fields that change no result: a run may be resumed with others, and is the same run
@@ -57,6 +70,55 @@ class DataConfig:
     """Processes that decode them; 0: threads of this one."""
     broken: Broken = "refuse"
     """skip: leave out images that cannot be decoded; refuse: name the first."""
+
+
+@dataclass(frozen=True)
+class ImbalanceConfig:
+    """Which training records are left out to make classes unequal; never test ones."""
+
+    split: Annotated[Split, named(name="imbalance")] = "none"
+    """step: half the classes are rare; exponential: a long tail; weights: as given."""
+    largest: Annotated[int | None, named(name="imbalance-largest")] = None
+    """Records of the largest class, before members are drawn; left out: as many as the
+    smallest class has."""
+    ratio: Annotated[float, named(name="imbalance-ratio")] = 100.0
+    """Records of the largest class over those of the smallest, for step and
+    exponential."""
+    weights: Annotated[tuple[float, ...], named(name="imbalance-weights")] = ()
+    """Proportions of the classes, for weights: the largest part that has them."""
+    seed: Annotated[int | None, named(name="imbalance-seed")] = None
+    """Of the choice within each class; left out: the experiment's."""
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """What every method minimises, and what it may know of the classes."""
+
+    name: Annotated[LossName, named(name="loss")] = "cross_entropy"
+    """All but cross_entropy, focal and msfe are made of class counts."""
+    counts: Annotated[
+        Literal["data", "public", "released"], named(name="loss-counts")
+    ] = "data"
+    """data: counted on the training records, which DP-SGD refuses; residual
+    perturbation's guarantee takes labels for known anyway. public: the pool's, in
+    proportion; you say that everyone may know them, and the guarantee names that.
+    released: counted with noise, for which DP-SGD's epsilon pays."""
+    count_noise: float = 4.0
+    """Scale of the noise on each released count, in records."""
+    count_noise_kind: Noise = "gaussian"
+    """gaussian: count_noise is the standard deviation; geometric: discrete Laplace."""
+    exponent: Annotated[float, named(name="focal-exponent")] = 1.0
+    """Of focal."""
+    tau: Annotated[float, named(name="loss-tau")] = 1.0
+    """Of logit_adjusted: how far logits are shifted; 1 is balanced_softmax."""
+    beta: Annotated[float, named(name="loss-beta")] = 0.9999
+    """Of class_balanced and ldam_drw: 0 weighs all alike, near 1 by inverse counts."""
+    deferred: Annotated[float, named(name="loss-deferred")] = 0.8
+    """Of ldam_drw: share of the steps before its weights begin."""
+    margin: Annotated[float, named(name="ldam-margin")] = 0.5
+    """Of ldam_drw: margin of the rarest class."""
+    scale: Annotated[float, named(name="ldam-scale")] = 1.0
+    """Of ldam_drw: factor of the logits; 30 is for nets whose logits are cosines."""
 
 
 @dataclass(frozen=True)
@@ -150,8 +212,9 @@ class DPConfig:
     """How DP-SGD is trained."""
 
     epsilon: float = 8.0
-    """Privacy target, for adding or removing one record (shuffled: emptying one); inf:
-    gradients are clipped, no noise is added, and nothing is proved."""
+    """Privacy target, for adding or removing one record (shuffled: emptying one), what
+    released class counts cost included; inf: gradients are clipped, no noise is added,
+    and nothing is proved."""
     delta: float = 1e-5
     """Privacy target; also where residual perturbation's epsilon is stated."""
     clip_norm: float = 1.0
@@ -161,7 +224,8 @@ class DPConfig:
     noise_multiplier: float | None = None
     """Noise over clip norm; left out, it is found from epsilon and delta."""
     stop_at_epsilon: float | None = None
-    """Stop before the step that would exceed this epsilon at delta."""
+    """Stop before the step that would exceed this epsilon at delta, released class
+    counts included."""
     epochs: Annotated[float | None, named(name="dp-epochs")] = None
     """Passes over the training records, on average."""
     steps: Annotated[int | None, named(name="dp-steps")] = None
@@ -237,6 +301,8 @@ class ExperimentConfig:
     """Everything that a comparison is a function of."""
 
     data: DataConfig = field(default_factory=DataConfig)
+    imbalance: ImbalanceConfig = field(default_factory=ImbalanceConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)

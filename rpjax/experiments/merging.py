@@ -29,6 +29,7 @@ from rpjax.files import write_json
 SCHEMA = "rpjax.sweep/2"
 RANGES = {
     "test_accuracy": (0.0, 1.0),
+    "balanced_accuracy": (0.0, 1.0),
     "generalization_gap": (-1.0, 1.0),
     "attack_auc": (0.0, 1.0),
 }
@@ -117,8 +118,10 @@ def _measured(method: dict[str, Any]) -> dict[str, Any]:
         (e["attacks"] for e in method["exposure"] if e["attacks"]), []
     )
     aucs = [attack["auc"]["value"] for attack in exposure]
+    balanced = (utility.get("classes") or {}).get("balanced_accuracy")
     metrics = {
         "test_accuracy": utility["test_accuracy"]["value"],
+        "balanced_accuracy": None if balanced is None else balanced["value"],
         "generalization_gap": utility["generalization_gap"]["value"],
         "attack_auc": max(aucs) if aucs else None,
     }

@@ -3,13 +3,14 @@
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import optax
 
 from rpjax.averaging import averaged
 from rpjax.batches import poisson_slots
+from rpjax.counts import Counts, Release
 from rpjax.data.augmentation import Augmentation
 from rpjax.errors import InputError
 from rpjax.experiments.config import (
@@ -19,9 +20,11 @@ from rpjax.experiments.config import (
     Method,
     config_hash,
 )
+from rpjax.experiments.imbalance import loss_of, private_loss_of
 from rpjax.experiments.schedules import checked_rate, rising, steps_of_warmup
 from rpjax.experiments.transfer import Carried, carried
 from rpjax.learners import Inputs, LabelNoise, Learner, dpsgd, ensemble, supervised
+from rpjax.learners.losses import Losses
 from rpjax.models import resnet, wide_resnet
 from rpjax.perturbations import Additive, Multiplicative, Perturbation
 from rpjax.privacy import Guarantee
@@ -37,6 +40,7 @@ class Plan:
     """A method, ready to train on so many records.
 
     learner, batch_size, steps: what `rpjax.training.fit` takes.
+    loss: what it minimises; counts: those of the classes that it knows.
     """
 
     name: Method
@@ -47,6 +51,8 @@ class Plan:
     steps: int
     records: int
     config: ExperimentConfig
+    loss: Losses
+    counts: Counts | None = None
 
     @property
     def average(self) -> float | None:
@@ -83,17 +89,36 @@ class Plan:
         return dataclasses.replace(proved, configuration=config_hash(self.config))
 
 
-def plan(config: ExperimentConfig, name: Method, classes: int, records: int) -> Plan:
-    """The plan for one method, from a resolved configuration."""
+class _Trained(NamedTuple):
+    """What a method's learner is trained by."""
+
+    learner: Learner
+    batch_size: int
+    steps: int
+    loss: Losses
+
+
+def plan(
+    config: ExperimentConfig,
+    name: Method,
+    classes: int,
+    records: int,
+    counts: Counts | None = None,
+) -> Plan:
+    """The plan for one method, from a resolved configuration.
+
+    counts: those of the classes, for a loss that knows them.
+    """
     if name not in METHODS:
         raise InputError(f"method is {name!r}; it is one of {', '.join(METHODS)}")
     label, description, perturbation = _described(config, name)
     model = net(config, classes, perturbation)
     public = carried(config, model)
     if name == "dpsgd":
-        learner, batch_size, steps = _dpsgd(config, model, records, public)
+        made = _dpsgd(config, model, records, public, counts)
     else:
-        learner, batch_size, steps = _supervised(config, model, records, public)
+        made = _supervised(config, model, records, public, counts)
+    learner, batch_size, steps, loss = made
     if name == "ensemble":
         options = config.ensemble
         learner = ensemble(
@@ -103,7 +128,10 @@ def plan(config: ExperimentConfig, name: Method, classes: int, records: int) -> 
             combine=options.combine,
             mapping=options.mapping,
         )
-    return Plan(name, label, description, learner, batch_size, steps, records, config)
+    return Plan(
+        *(name, label, description, learner, batch_size, steps, records, config),
+        *(loss, counts),
+    )
 
 
 def _described(
@@ -196,15 +224,19 @@ def _inputs(config: ExperimentConfig) -> Inputs:
 
 
 def _supervised(
-    config: ExperimentConfig, model: Any, records: int, public: Carried
-) -> tuple[Learner, int, int]:
+    config: ExperimentConfig,
+    model: Any,
+    records: int,
+    public: Carried,
+    counts: Counts | None,
+) -> _Trained:
     training = config.training
     assert training.batch_size is not None
     assert training.learning_rate is not None
 
     rate = checked_rate(training.learning_rate)
 
-    def learner(schedule: optax.Schedule) -> Learner:
+    def learner(schedule: optax.Schedule, steps: int) -> tuple[Learner, Losses]:
         tx = _sgd(schedule, training.momentum, training.weight_decay)
         inputs, labels = _inputs(config), None
         if model.perturbation is None:
@@ -212,24 +244,30 @@ def _supervised(
             inputs = Inputs(augmentation=inputs.augmentation)
         elif config.noise.label_epsilon is not None:
             labels = LabelNoise(config.noise.label_epsilon, model.classes)
-        return supervised(
-            *(model, tx, inputs, config.noise.draw, labels),
+        loss = loss_of(config.loss, counts, steps)
+        made = supervised(
+            *(model, tx, inputs, config.noise.draw, labels, loss),
             trainable=public.trainable,
             start=public.start,
         )
+        return made, loss
 
     always = optax.constant_schedule(rate)  # a sampler does not hang on it
-    sampler = sampler_for(learner(always), records, training.batch_size)
+    sampler = sampler_for(learner(always, 1)[0], records, training.batch_size)
     steps = step_count(sampler, None, training.epochs)
     per_epoch = records / training.batch_size
     first = steps_of_warmup("training", training.warmup, per_epoch, steps)
-    schedule = rising(rate, "cosine", first, steps)
-    return learner(schedule), training.batch_size, steps
+    made, loss = learner(rising(rate, "cosine", first, steps), steps)
+    return _Trained(made, training.batch_size, steps, loss)
 
 
 def _dpsgd(
-    config: ExperimentConfig, model: Any, records: int, public: Carried
-) -> tuple[Learner, int, int]:
+    config: ExperimentConfig,
+    model: Any,
+    records: int,
+    public: Carried,
+    counts: Counts | None,
+) -> _Trained:
     dp, augmentation = config.dp, _inputs(config).augmentation
     assert dp.batch_size is not None
     if not 1 <= dp.batch_size <= records:
@@ -243,12 +281,14 @@ def _dpsgd(
             "flip all views of a record are the same"
         )
     steps = _dp_steps(dp, records)
+    loss = private_loss_of(config.loss, counts, steps)
+    released = getattr(loss, "releases", ())
     learner = dpsgd(
         model,
         _dp_optimiser(config, records, steps),
         Inputs(augmentation=augmentation),
         clip_norm=dp.clip_norm,
-        noise_multiplier=_noise_multiplier(dp, records, steps),
+        noise_multiplier=_noise_multiplier(dp, records, steps, released),
         batch_size=dp.batch_size,
         microbatch=dp.microbatch,
         clipping=dp.clipping,
@@ -258,8 +298,9 @@ def _dpsgd(
         start=public.start,
         sampling=dp.sampling,
         noise=dp.noise_source,
+        loss=loss,
     )
-    return learner, dp.batch_size, steps
+    return _Trained(learner, dp.batch_size, steps, loss)
 
 
 def _dp_steps(dp: DPConfig, records: int) -> int:
@@ -272,8 +313,13 @@ def _dp_steps(dp: DPConfig, records: int) -> int:
     return max(1, round(dp.epochs * records / dp.batch_size))
 
 
-def _noise_multiplier(dp: DPConfig, records: int, steps: int) -> float:
-    """The one that is asked for, or else the least for the target epsilon."""
+def _noise_multiplier(
+    dp: DPConfig, records: int, steps: int, releases: tuple[Release, ...]
+) -> float:
+    """The one that is asked for, or else the least for the target epsilon.
+
+    The target is for training and the release of class counts together.
+    """
     assert dp.batch_size is not None
     if dp.noise_multiplier is not None:
         return dp.noise_multiplier
@@ -282,11 +328,11 @@ def _noise_multiplier(dp: DPConfig, records: int, steps: int) -> float:
     run = (dp.epsilon, dp.delta, dp.batch_size / records, steps)
     if dp.sampling == "shuffled":
         return accounting.noise_multiplier_for(
-            *run, adjacency="zero_out", sampling="shuffled"
+            *run, adjacency="zero_out", sampling="shuffled", releases=releases
         )
     slots = poisson_slots(records, dp.batch_size)
     return accounting.noise_multiplier_for(
-        *run, truncation=accounting.Truncation(records, slots)
+        *run, truncation=accounting.Truncation(records, slots), releases=releases
     )
 
 

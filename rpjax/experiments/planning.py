@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from rpjax.annotations import PyTree
+from rpjax.counts import tally
 from rpjax.data.folders import listed
 from rpjax.data.membership import design
 from rpjax.errors import InputError
@@ -29,8 +30,17 @@ from rpjax.experiments.config import (
     config_hash,
 )
 from rpjax.experiments.environment import device, versions
+from rpjax.experiments.imbalance import on_paper, split_counts
 from rpjax.experiments.methods import Plan, net, plan
-from rpjax.experiments.presets import COMMON, MNIST, NATURAL, SMALL, fill, resolved
+from rpjax.experiments.presets import (
+    COMMON,
+    MNIST,
+    NATURAL,
+    SMALL,
+    fill,
+    resolved,
+    sized,
+)
 from rpjax.experiments.recipes import Facts
 from rpjax.learners.freezing import begins
 from rpjax.training import devices, planning
@@ -41,10 +51,15 @@ FOLDER = "folder:"
 
 
 class Described(NamedTuple):
-    """What is known of the data, and how it is known."""
+    """What is known of the data, and how it is known.
+
+    class_counts: of the records that the configuration leaves of the training part,
+    before any imbalance, where they were looked at.
+    """
 
     facts: Facts
     how: str
+    class_counts: tuple[int, ...] | None = None
 
 
 def described(
@@ -62,7 +77,9 @@ def described(
             dataset = loaded(config)
             config = resolved(config, dataset)
             facts = Facts(len(dataset.train), dataset.classes, dataset.shape)
-            found = Described(facts, "loaded")
+            labels = sized(config, dataset).train.labels
+            own = tuple(tally(labels, dataset.classes).tolist())
+            found = Described(facts, "loaded", own)
     except (InputError, OSError) as error:
         if otherwise is None:
             raise
@@ -112,8 +129,13 @@ def planned(
     facts, asked = data.facts, config
     check_crop(config, facts.shape)
     config, start = _startable(config)
-    records = _trained_on(config, facts.records)
-    each = plan(config, method, facts.classes, records)
+    pool, kept = _pool(config, facts.records), data.class_counts
+    if config.imbalance.split != "none":
+        kept = split_counts(config.imbalance, facts.classes, data.class_counts)
+        pool = _of_all(sum(kept), pool)
+    records = _trained_on(config, pool)
+    counts = on_paper(config, facts.classes, records, kept)
+    each = plan(config, method, facts.classes, records, counts)
     learner = planning.as_fitted(each.learner, facts.shape)
     sampler = sampler_for(learner, records, each.batch_size)
     layout = devices.layout(
@@ -170,14 +192,28 @@ def _startable(config: ExperimentConfig) -> tuple[ExperimentConfig, str | None]:
     return dataclasses.replace(config, transfer=options), words
 
 
-def _trained_on(config: ExperimentConfig, records: int) -> int:
-    """Of so many records in the training part, those that this training takes."""
+def _pool(config: ExperimentConfig, records: int) -> int:
+    """Of so many records in the training part, those that the configuration leaves."""
     wanted = config.data.train_records
     if wanted is None and config.data.size == "small":
         wanted = min(SMALL, records)
     if wanted is not None and not 1 <= wanted <= records:
         raise InputError(f"train_records is {wanted}; the data set has {records}")
-    count = records if wanted is None else wanted
+    return records if wanted is None else wanted
+
+
+def _of_all(kept: int, pool: int) -> int:
+    """The records that an imbalance keeps, of those that there are."""
+    if kept > pool:
+        raise InputError(
+            f"imbalance.split keeps {kept} records; there are {pool}: take a smaller "
+            "imbalance.largest, or --size full"
+        )
+    return kept
+
+
+def _trained_on(config: ExperimentConfig, count: int) -> int:
+    """Of so many records, those that this training takes."""
     if config.train_on == "all":
         return count
     options = config.attack
@@ -225,7 +261,8 @@ def _time(
     given: float | None,
 ) -> dict[str, Any]:
     """A rough estimate: operations over those a device does in a second."""
-    one = plan(_whole_batches(config, each), _of_one(each), facts.classes, each.records)
+    whole = _whole_batches(config, each)
+    one = plan(whole, _of_one(each), facts.classes, each.records, each.counts)
     learner = planning.as_fitted(one.learner, facts.shape)
     found = planning.operations(learner, facts.shape)
     step = found.of(each.batch_size) * math.prod(each.learner.members)

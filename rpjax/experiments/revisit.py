@@ -15,6 +15,7 @@ from rpjax.experiments.compare import (
     Prepared,
     exposed,
     prepare,
+    released_before,
     shadow_bank,
     target,
     utility,
@@ -27,7 +28,10 @@ from rpjax.training import Query
 def opened(out: Path, console: Console) -> tuple[Prepared, RunFolder]:
     """The experiment in a folder, if all its methods are trained."""
     folder = RunFolder(out)
-    ready = distributed.together(lambda: prepare(folder.config(), console))
+    config = distributed.together(folder.config)
+    assert config is not None
+    kept = released_before(config, folder)
+    ready = distributed.together(lambda: prepare(config, console, kept=kept))
     assert ready is not None
     distributed.alike("the data", ready.dataset.data_hash)
     for each in ready.plans:

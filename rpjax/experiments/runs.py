@@ -1,6 +1,7 @@
 """The folder of an experiment: written so that nothing is ever half there.
 
-``config.yaml`` names the experiment; ``methods/NAME.json`` and ``.npz`` hold each
+``config.yaml`` names the experiment; ``counts.json`` holds class counts that were
+released for its loss, if any; ``methods/NAME.json`` and ``.npz`` hold each
 finished part; ``checkpoints/`` what a resumed one goes on from. Once everything is
 done, ``guarantee.json`` holds what is proved, and ``results.json`` all of it. Each file
 is written under another name and then renamed. Files that rpjax did not write stay
@@ -53,7 +54,9 @@ class RunFolder:
     what = "run"
     default: Any = ExperimentConfig()
     results = "results.json"
-    written: tuple[str, ...] = ("results.json", "guarantee.json", *REPORT, *PARTS)
+    written: tuple[str, ...] = (
+        *("results.json", "guarantee.json", "counts.json", *REPORT, *PARTS),
+    )
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -121,6 +124,15 @@ class RunFolder:
 
     def _mark(self) -> bytes:
         return f"{BEGINNING}{self.what}\n".encode()
+
+    def counts(self) -> dict[str, Any] | None:
+        """The class counts that this experiment has released, if it has."""
+        file = self.path / "counts.json"
+        return json.loads(file.read_text()) if file.is_file() else None
+
+    def keep_counts(self, counts: dict[str, Any]) -> None:
+        """Keep released class counts, which must not be released once more."""
+        write_json(self.path / "counts.json", counts)
 
     def checkpoints(self, name: str) -> Path:
         """Where the training `name` keeps its checkpoints."""

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+from rpjax.counts import Counts
 from rpjax.errors import InputError
 from rpjax.experiments.config import DPConfig, ExperimentConfig, Method
 from rpjax.experiments.methods import Plan, plan
@@ -52,23 +53,29 @@ def needed(
     shape: tuple[int, int, int],
     epsilon: float,
     delta: float,
+    counts: Counts | None = None,
 ) -> Needed:
     """The least noise for a method to reach (epsilon, delta), in four digits.
 
     DP-SGD's noise multiplier, or residual perturbation's noise on the input; all other
     settings are the configuration's, which is resolved.
+    counts: those of the classes, for a loss that knows them.
 
     Raises:
         InputError: for a training that no noise makes private.
     """
     config = dataclasses.replace(config, dp=dataclasses.replace(config.dp, delta=delta))
     if name == "dpsgd":
-        return _multiplier(config, classes, records, epsilon)
-    return _input_noise(config, name, classes, records, shape, epsilon)
+        return _multiplier(config, classes, records, epsilon, counts)
+    return _input_noise(config, name, classes, records, shape, epsilon, counts)
 
 
 def _multiplier(
-    config: ExperimentConfig, classes: int, records: int, epsilon: float
+    config: ExperimentConfig,
+    classes: int,
+    records: int,
+    epsilon: float,
+    counts: Counts | None,
 ) -> Needed:
     dp = config.dp
     if dp.stop_at_epsilon is not None:
@@ -78,7 +85,8 @@ def _multiplier(
         )
 
     def at(dp: DPConfig) -> Plan:
-        return plan(dataclasses.replace(config, dp=dp), "dpsgd", classes, records)
+        changed = dataclasses.replace(config, dp=dp)
+        return plan(changed, "dpsgd", classes, records, counts)
 
     found = at(dataclasses.replace(dp, epsilon=epsilon, noise_multiplier=None))
     least = found.learner.mechanism.noise_multiplier
@@ -95,6 +103,7 @@ def _input_noise(
     records: int,
     shape: tuple[int, int, int],
     epsilon: float,
+    counts: Counts | None,
 ) -> Needed:
     if name == "plain":
         raise InputError(
@@ -106,7 +115,7 @@ def _input_noise(
     def at(noise: float) -> Plan:
         fields = dataclasses.replace(config.noise, input_noise=noise)
         changed = dataclasses.replace(config, noise=fields)
-        return plan(changed, name, classes, records)
+        return plan(changed, name, classes, records, counts)
 
     unit = at(1.0).guarantee(shape)
     if unit.curve is None:

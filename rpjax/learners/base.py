@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple, Protocol
 from jaxtyping import Array
 
 from rpjax.annotations import PRNGKey, PyTree
+from rpjax.counts import Release
 from rpjax.perturbations import Perturbation
 
 Info = dict[str, Array]
@@ -73,7 +74,10 @@ class Mechanism:
     class_weights: (first step, largest weight), rising, where classes have weights
         after clipping (DP-SGD): what the clip norm is multiplied with from there on.
     released_counts: whether the loss knows counts or class losses that a mechanism of
-        its own released, whose cost comes on top.
+        its own released, which one is not known, so that its cost comes on top.
+    public_counts: whether the loss knows class counts that are said to be public.
+    releases: the mechanisms that released class counts for the loss, which a guarantee
+        composes with (DP-SGD).
     The other fields: see `rpjax.learners.supervised` and `rpjax.learners.dpsgd`.
     """
 
@@ -102,6 +106,8 @@ class Mechanism:
     class_weights: tuple[tuple[int, float], ...] = ()
     released_counts: bool = False
     pretrained: str | None = None
+    public_counts: bool = False
+    releases: tuple[Release, ...] = ()
 
     def largest_weight(self, step: int) -> float:
         """The largest class weight at this step, 1 where there are none."""

@@ -169,8 +169,9 @@ def dpsgd(
     loss: (logits (b, k), labels (b,)) -> losses (b,), a function of each record alone;
         or one of `rpjax.learners.losses`. Class counts in it have to be public or
         released with noise; class weights are applied after clipping, and the noise is
-        scaled to clip_norm times the largest of them. What a release of counts cost
-        comes on top of the guarantee.
+        scaled to clip_norm times the largest of them. The guarantee composes with the
+        release of counts that `rpjax.privacy.histogram.Histogram` made; what any other
+        release cost comes on top.
     start: parameters of a net trained on public data, from which this one starts. They
         cost nothing, and the guarantee names where they come from.
 
@@ -279,9 +280,20 @@ def _mechanism(model: Any, inputs: Inputs, settings: Settings) -> Mechanism:
         class_weights=largest_weights(settings.weighted.phases)
         if settings.weighted is not None
         else (),
-        released_counts=isinstance(settings.loss, Loss) and settings.loss.released,
         pretrained=None if settings.start is None else str(settings.start),
+        **_known_counts(settings.loss),
     )
+
+
+def _known_counts(loss: Losses) -> dict[str, Any]:
+    """Where the figures in a loss come from."""
+    if not isinstance(loss, Loss):
+        return {}
+    return {
+        "released_counts": loss.unaccounted,
+        "public_counts": any(source.source == "public" for source in loss.sources),
+        "releases": loss.releases,
+    }
 
 
 def _clipped(

@@ -33,7 +33,7 @@ Floats = npt.NDArray[np.float64]
 Statistic = Callable[[npt.NDArray[np.int64]], npt.ArrayLike]
 
 METHOD = "stratified bootstrap"
-# records times replicates that are worked on at once
+# records, or cells of a table, times replicates that are worked on at once
 CELLS = 4_000_000
 
 
@@ -134,8 +134,13 @@ def bootstrapped(
     if not math.isfinite(value):
         return None
     rng = np.random.default_rng(seed)
-    rows = [_redrawn(rng, row, replicates) for row in counts]
-    drawn = np.asarray(statistic(np.stack(rows, 1)), np.float64)
+    at_once = max(1, CELLS // counts.size)
+    parts = []
+    for start in range(0, replicates, at_once):
+        size = min(at_once, replicates - start)
+        rows = [_redrawn(rng, row, size) for row in counts]
+        parts.append(np.asarray(statistic(np.stack(rows, 1)), np.float64))
+    drawn = np.concatenate(parts)
     return _estimate(value, drawn, int(counts.sum()), confidence)
 
 

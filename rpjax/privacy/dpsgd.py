@@ -8,10 +8,12 @@ that dp-accounting computes; what is added is the choice of what to ask it, the
 allowance for batches of fixed capacity, and the searches.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy.typing as npt
 
+from rpjax.counts import Release
 from rpjax.errors import InputError
 from rpjax.privacy import calibration, checks, gdp
 from rpjax.privacy.accountants import Adjacency, Step
@@ -21,6 +23,7 @@ from rpjax.privacy.private_run import (
     PrivateRun,
     Sampling,
     participations,
+    release_curve,
 )
 from rpjax.privacy.truncation import (
     OverflowTooLikely,
@@ -61,6 +64,7 @@ def epsilon(
     sampling: Sampling = "poisson",
     truncation: Truncation | None = None,
     members: int = 1,
+    releases: Sequence[Release] = (),
 ) -> float:
     """Upper bound on epsilon at `delta` of DP-SGD.
 
@@ -90,6 +94,8 @@ def epsilon(
             "pld". "add_remove" is refused, because one record more shifts all batches
             after it.
         members: trainings on the same records, each with its own sampling and noise.
+        releases: class counts that were released from the same records, once each
+            (`rpjax.privacy.histogram`), whose cost is composed with the training's.
 
     Raises:
         InputError: a field outside its range, or an overflow too likely for `delta`.
@@ -102,7 +108,7 @@ def epsilon(
     """
     run = PrivateRun(
         *(sampling_probability, steps, delta, accountant, adjacency),
-        *(overflow_probability, sampling, truncation, members),
+        *(overflow_probability, sampling, truncation, members, tuple(releases)),
     )
     return run.epsilon(noise_multiplier)
 
@@ -189,6 +195,7 @@ def noise_multiplier_for(
     sampling: Sampling = "poisson",
     truncation: Truncation | None = None,
     members: int = 1,
+    releases: Sequence[Release] = (),
 ) -> float:
     """Smallest noise multiplier whose `epsilon` is at most the target.
 
@@ -204,8 +211,16 @@ def noise_multiplier_for(
     checks.positive("epsilon", epsilon)
     run = PrivateRun(
         *(sampling_probability, steps, delta, accountant, adjacency),
-        *(overflow_probability, sampling, truncation, members),
+        *(overflow_probability, sampling, truncation, members, tuple(releases)),
     )
+    for release in run.releases:
+        alone = release_curve(release, adjacency).epsilon(delta)
+        if alone >= epsilon:
+            raise InputError(
+                f"epsilon = {epsilon:g}: releasing class counts alone costs "
+                f"{alone:.4g} at delta = {delta:g}; give them more noise than "
+                f"{release.scale:g} records, or allow a larger epsilon"
+            )
     return calibration.least_noise(run.epsilon, epsilon, delta)
 
 
@@ -221,6 +236,7 @@ def steps_for(
     sampling: Sampling = "poisson",
     truncation: Truncation | None = None,
     members: int = 1,
+    releases: Sequence[Release] = (),
 ) -> int:
     """Largest number of steps whose `epsilon` is at most the target.
 
@@ -237,7 +253,7 @@ def steps_for(
     def epsilon_at(steps: int) -> float:
         run = PrivateRun(
             *(sampling_probability, steps, delta, accountant, adjacency),
-            *(overflow_probability, sampling, truncation, members),
+            *(overflow_probability, sampling, truncation, members, tuple(releases)),
         )
         return run.epsilon(noise_multiplier)
 

@@ -4,9 +4,11 @@ import importlib.metadata
 import math
 from typing import NamedTuple
 
+from rpjax.counts import Release
 from rpjax.privacy import checks, dpsgd_wording, truncation
 from rpjax.privacy.accountants import Adjacency
 from rpjax.privacy.certificate import Alternative, Guarantee, no_guarantee
+from rpjax.privacy.curves import Gaussian
 from rpjax.privacy.dpsgd_wording import ACCOUNTANTS, NEIGHBOURS, Facts, NoiseSource
 from rpjax.privacy.private_run import Accountant, PrivateRun, Sampling
 from rpjax.privacy.stored import storable
@@ -49,6 +51,8 @@ def dpsgd_guarantee(
     noise_reused: bool = False,
     released_counts: bool = False,
     pretrained: str | None = None,
+    public_counts: bool = False,
+    releases: tuple[Release, ...] = (),
 ) -> Guarantee:
     """What DP-SGD proves, with other accountants and neighbours beside it.
 
@@ -81,10 +85,15 @@ def dpsgd_guarantee(
         models: trained side by side, of which the guarantee is for each by itself.
         noise_seed: "secret", or "fixed" where the run can be reproduced by a reader.
         noise_reused: whether the same noise served another training on these records.
-        released_counts: whether the loss uses class counts or losses that another
-            mechanism released from these records; its cost is not in these figures.
+        released_counts: whether the loss uses class counts or losses that a mechanism
+            which is not known here released from these records; its cost is not in
+            these figures.
         pretrained: public data that the initial weights come from, in words; None where
             they are drawn at random.
+        public_counts: whether the loss uses class counts that are said to be public.
+        releases: class counts that were released from these records for the loss, once
+            each and for all members, with the noise that they have; all figures are for
+            them and the training together.
 
     Raises:
         InputError: a field outside its range.
@@ -105,6 +114,8 @@ def dpsgd_guarantee(
         models=models,
         released_counts=released_counts,
         pretrained=pretrained,
+        public_counts=public_counts,
+        releases=releases,
     )
     broken = failed(
         {
@@ -153,6 +164,7 @@ def stated_epsilon(
     capacity: int,
     members: int = 1,
     sampling: Sampling = "poisson",
+    releases: tuple[Release, ...] = (),
 ) -> float:
     """The epsilon of `dpsgd_guarantee` alone, without all that goes with it.
 
@@ -161,6 +173,7 @@ def stated_epsilon(
     facts = Facts(
         *(noise_multiplier, sampling_probability, steps, delta, records, capacity),
         *(members, sampling, "flat", "threefry", None, "secret"),
+        releases=releases,
     )
     accountant, adjacency = FIGURES[sampling][0]
     return private_run(facts, accountant, adjacency).epsilon(noise_multiplier)
@@ -175,7 +188,10 @@ class _Figure(NamedTuple):
 
     @property
     def accountant(self) -> str:
-        return ACCOUNTANTS[self.run.sampling, self.run.accountant]
+        sampling = self.run.sampling
+        if self.run.accountant == "pld" and not self.closed:
+            sampling = "poisson"
+        return ACCOUNTANTS[sampling, self.run.accountant]
 
     @property
     def neighbours(self) -> str:
@@ -184,7 +200,9 @@ class _Figure(NamedTuple):
     @property
     def closed(self) -> bool:
         """Whether it is a closed form, which needs no dp-accounting."""
-        return self.run.sampling == "shuffled" and self.run.accountant == "pld"
+        gaussian = all(each.noise == "gaussian" for each in self.run.releases)
+        shuffled = self.run.sampling == "shuffled"
+        return gaussian and shuffled and self.run.accountant == "pld"
 
     def computed_by(self) -> str:
         version = importlib.metadata.version("dp-accounting")
@@ -215,15 +233,16 @@ def private_run(
         sampling=facts.sampling,
         truncation=Truncation(facts.records, facts.capacity) if poisson else None,
         members=facts.members,
+        releases=facts.releases,
     )
 
 
 def _stated(
     facts: Facts, main: _Figure, epsilon: float, others: list[_Figure]
 ) -> Guarantee:
-    mu = main.run.mu(facts.noise_multiplier) if main.closed else None
     known = (epsilon, facts.delta)
     curve = storable(main.run.curve(facts.noise_multiplier), known)
+    mu = curve.mu if main.closed and isinstance(curve, Gaussian) else None
     overflow = 0.0
     if main.run.truncation is not None:
         overflow = main.run.truncation.overflow(facts.sampling_probability)

@@ -2,8 +2,14 @@
 
 from typing import Any, Literal, NamedTuple
 
+from rpjax.counts import Release
 from rpjax.privacy.accountants import Adjacency
-from rpjax.privacy.private_run import Accountant, Sampling, participations
+from rpjax.privacy.private_run import (
+    Accountant,
+    Sampling,
+    participations,
+    release_curve,
+)
 from rpjax.privacy.truncation import Account
 from rpjax.privacy.wording import (
     LOGS,
@@ -76,6 +82,13 @@ RELEASED_COUNTS = (
     "mechanism of their own, whose cost is not in this figure and has to be composed "
     "with it"
 )
+PUBLIC_COUNTS = (
+    "the class counts in the loss are known to everyone, and not from these records"
+)
+COUNT_NOISE = {
+    "gaussian": "Gaussian noise of standard deviation {scale:.4g}",
+    "geometric": "two-sided geometric noise of scale {scale:.4g}",
+}
 FLOATS: dict[NoiseSource, str] = {
     "threefry": (
         "float32 noise from a pseudo-random generator approximates the theorem's "
@@ -106,14 +119,33 @@ class Facts(NamedTuple):
     models: int = 1
     released_counts: bool = False
     pretrained: str | None = None
+    public_counts: bool = False
+    releases: tuple[Release, ...] = ()
 
     def parameters(self) -> dict[str, Any]:
-        """The facts as names and plain values; the last two where there are any."""
-        left_out = {"delta"}
+        """The facts as names and plain values; some where there are any alone."""
+        left_out = {"delta", "releases"}
         left_out |= {
-            n for n in ("released_counts", "pretrained") if not getattr(self, n)
+            n
+            for n in ("released_counts", "pretrained", "public_counts")
+            if not getattr(self, n)
         }
-        return {k: v for k, v in self._asdict().items() if k not in left_out}
+        found = {k: v for k, v in self._asdict().items() if k not in left_out}
+        for number, release in enumerate(self.releases):
+            name = "count" if number == 0 else f"count_{number + 1}"
+            found |= {
+                f"{name}_noise": release.noise,
+                f"{name}_scale": release.scale,
+                f"{name}_epsilon": self.cost(release),
+            }
+        return found
+
+    def cost(self, release: Release) -> float:
+        """Epsilon of a release by itself, for the guarantee's own neighbours."""
+        adjacency: Adjacency = (
+            "add_remove" if self.sampling == "poisson" else "zero_out"
+        )
+        return release_curve(release, adjacency).epsilon(self.delta)
 
     @property
     def participations(self) -> int:
@@ -138,7 +170,17 @@ def mechanism(facts: Facts) -> str:
         parts += [f"pre-trained on public data: {facts.pretrained}"]
     if facts.members > 1:
         parts += [f"an ensemble of {facts.members}"]
-    return ", ".join(parts)
+    counted = [
+        f"; class counts, released once with {count_noise(release)} on each (by itself "
+        f"{figure(facts.cost(release), facts.delta)})"
+        for release in facts.releases
+    ]
+    return ", ".join(parts) + "".join(counted)
+
+
+def count_noise(release: Release) -> str:
+    """The noise of a release of class counts."""
+    return COUNT_NOISE[release.noise].format(scale=release.scale)
 
 
 def public(facts: Facts) -> tuple[str, ...]:
@@ -148,6 +190,7 @@ def public(facts: Facts) -> tuple[str, ...]:
         + (", and the order of each epoch" if facts.sampling == "shuffled" else ""),
         "initial weights and augmentation",
         *([] if facts.trained is None else ["the parameters that stay as they are"]),
+        *(["the class counts that the loss uses"] if facts.public_counts else []),
         *public_start(facts.pretrained),
     )
 
@@ -156,13 +199,16 @@ def statement(
     facts: Facts, adjacency: Adjacency, epsilon: float, found: float, mu: float | None
 ) -> str:
     """The guarantee in prose; found: what a test with 1 % false alarms finds."""
+    counted = bool(facts.releases)
+    outcome = "the release of class counts and of training" if counted else "training"
     what = (
-        "changes the probability of any outcome of training by at most a factor e^ε up "
-        f"to δ: {figure(epsilon, facts.delta)}. "
+        f"changes the probability of any outcome of {outcome} by at most a factor e^ε "
+        f"up to δ: {figure(epsilon, facts.delta)}. "
     )
     if mu is not None:
+        changed = "the trained weights" + (" and class counts" if counted else "")
         what = (
-            "changes the distribution of the trained weights by no more than the shift "
+            f"changes the distribution of {changed} by no more than the shift "
             f"of a Gaussian by μ = {mu:.4g} standard deviations, which is "
             f"{figure(epsilon, facts.delta)}. Shuffling is not counted as a help. "
         )
@@ -187,14 +233,18 @@ def assumptions(
         *([CLIPPING[facts.clipping]] if facts.clipping in CLIPPING else []),
         "the noisy sum is divided by the expected batch size, a constant",
         "no layer mixes records (no batch normalisation)",
+        *_counted(facts),
     ]
     left = [
         *_other_rule(facts.clipping),
         *frozen_assumption(facts.trained),
         *start_assumption(facts.pretrained),
         *([RELEASED_COUNTS] if facts.released_counts else []),
+        *([PUBLIC_COUNTS] if facts.public_counts else []),
         "hyper-parameters and stopping time do not depend on the private records",
-        "only the trained weights are released",
+        "only the trained weights"
+        + (" and the noisy class counts" if facts.releases else "")
+        + " are released",
         *seed_assumption(facts.noise_seed),
         FLOATS[facts.noise_source]
         + (
@@ -236,6 +286,16 @@ def _sampling(
             f"{folded} paid for out of δ"
         ]
     return lines
+
+
+def _counted(facts: Facts) -> list[str]:
+    """How counts in the loss were released, and that they are paid for."""
+    return [
+        "the class counts in the loss were released once, with "
+        f"{count_noise(release)} on each count, which one record changes by one (two "
+        "counts, where it is replaced); the figures compose that with the training"
+        for release in facts.releases
+    ]
 
 
 def _other_rule(clipping: str) -> list[str]:

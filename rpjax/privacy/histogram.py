@@ -23,12 +23,11 @@ import numpy as np
 import numpy.typing as npt
 import scipy
 
-from rpjax.counts import ClassLosses, Counts, tally
+from rpjax.counts import ClassLosses, Counts, Noise, Release, tally
 from rpjax.errors import InputError
 from rpjax.privacy import algebra, checks
 from rpjax.privacy.curves import Curve, Gaussian, Numerical
 
-Noise = Literal["gaussian", "geometric"]
 Adjacency = Literal["add_remove", "replace_one"]
 Floats = npt.NDArray[np.float64]
 
@@ -104,6 +103,9 @@ class Histogram:
     ) -> Counts:
         """The noisy counts, whole and at least 1, with source "released".
 
+        They name this mechanism, so that the guarantee of a DP-SGD learner whose loss
+        is made of them composes with it.
+
         secret: 32 bytes that make it repeatable, which protects nobody; None takes
             fresh ones from the operating system. A second release is a second cost.
         """
@@ -114,7 +116,9 @@ class Histogram:
         else:
             noisy = exact + _geometric(words, self.scale)
         whole = np.maximum(np.rint(noisy), 1)
-        return Counts(tuple(whole.tolist()), "released")
+        return Counts(
+            tuple(whole.tolist()), "released", Release(self.scale, self.noise)
+        )
 
 
 def scale_for(

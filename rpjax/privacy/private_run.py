@@ -5,11 +5,14 @@ from typing import Any, Literal, NamedTuple
 
 import numpy.typing as npt
 
+from rpjax.counts import Release
 from rpjax.errors import InputError
 from rpjax.privacy import accountants, checks, gdp, truncation
 from rpjax.privacy.accountants import Adjacency, Step
+from rpjax.privacy.algebra import compose
 from rpjax.privacy.couplings import Coupled, Worst
 from rpjax.privacy.curves import Curve, Gaussian, Numerical, Point, Renyi
+from rpjax.privacy.histogram import Histogram
 from rpjax.privacy.truncation import Account, Truncation
 
 Accountant = Literal["pld", "rdp"]
@@ -44,6 +47,7 @@ class PrivateRun(NamedTuple):
     sampling: Sampling = "poisson"
     truncation: Truncation | None = None
     members: int = 1
+    releases: tuple[Release, ...] = ()
 
     def check(self) -> None:
         """Refuse what no accountant can answer."""
@@ -93,6 +97,12 @@ class PrivateRun(NamedTuple):
 
     def accounted(self, noise_multiplier: float) -> Accounted:
         """Epsilon, and how truncation was paid for."""
+        if self.releases:
+            alone = self._replace(releases=()).accounted(noise_multiplier)
+            if not math.isfinite(alone.epsilon):
+                return alone
+            total = self.curve(noise_multiplier).epsilon(self.delta)
+            return Accounted(total, alone.truncation)
         self.check()
         checks.not_negative("noise_multiplier", noise_multiplier)
         if not self._answerable(noise_multiplier):
@@ -191,10 +201,13 @@ class PrivateRun(NamedTuple):
         checks.not_negative("noise_multiplier", noise_multiplier)
         if not self._answerable(noise_multiplier):
             return Point(0.0, 1.0)
+        beside = [release_curve(each, self.adjacency) for each in self.releases]
         if self.sampling == "shuffled" and self.accountant == "pld":
-            return Gaussian(self.mu(noise_multiplier))
+            return compose(Gaussian(self.mu(noise_multiplier)), *beside)
         steps, overflow = self._accounted_steps(noise_multiplier)
         curves = [self._step_curve(step) for step in steps]
+        if beside:
+            curves = [compose(curve, *beside) for curve in curves]
         worst = curves[0] if len(curves) == 1 else Worst(curves)
         if overflow == 0:
             return worst
@@ -211,7 +224,8 @@ class PrivateRun(NamedTuple):
             return [Step(noise_multiplier / self.sensitivity, 1.0)], 0.0
         overflow = self.overflow_probability
         if self.truncation is not None:
-            if self.accounted(noise_multiplier).truncation == "exact":
+            alone = self._replace(releases=())
+            if alone.accounted(noise_multiplier).truncation == "exact":
                 return self.cut_steps(noise_multiplier), 0.0
             overflow = self.truncation.overflow(self.sampling_probability)
         step = Step(noise_multiplier, self.sampling_probability)
@@ -221,6 +235,17 @@ class PrivateRun(NamedTuple):
         if self.accountant == "rdp":
             return Renyi(*accountants.divergences(step, self.uses))
         return Numerical(self._losses(step))
+
+
+def release_curve(release: Release, adjacency: Adjacency) -> Curve:
+    """What a release of class counts cost, for these neighbours.
+
+    A record that is emptied has no class, and is counted nowhere: one count moves by
+    one, as where it is removed.
+    """
+    return Histogram(*release).curve(
+        "replace_one" if adjacency == "replace_one" else "add_remove"
+    )
 
 
 def participations(sampling_probability: float, steps: int) -> int:

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from rpjax.report import by_class, limits, pages, tables, words
+from rpjax.report import by_class, classes, limits, pages, tables, words
 from rpjax.report.drawing import DARK, LIGHT, styles
 from rpjax.report.figures import all_figures
 from rpjax.report.results import Results
@@ -34,6 +34,7 @@ def _contents(results: Results) -> dict[str, object]:
         ],
         "table": tables.html(results, marks),
         "notes": tables.notes(results),
+        "classes": classes.table(results),
         "figures": pages.drawings(
             all_figures(results, LIGHT),
             all_figures(results, DARK),

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from rpjax.report import by_class, formats, limits, tables, words
+from rpjax.report import by_class, classes, formats, limits, tables, words
 from rpjax.report.results import Results
 from rpjax.report.tables import markdown_text as plain
 
@@ -12,6 +12,7 @@ def text(results: Results) -> str:
     sections = [
         _opening(results),
         f"## Methods compared\n\n{tables.markdown(results).rstrip()}",
+        *_classes(results),
         _figures(results),
         _guarantees(results),
         _attacker(results),
@@ -30,6 +31,17 @@ def _opening(results: Results) -> str:
     )
     heading = f"# {plain(words.title(results))}"
     return f"{heading}\n\n{plain(words.setting(results))}\n\n{summary}\n\n{verdicts}"
+
+
+def _classes(results: Results) -> list[str]:
+    table = classes.table(results)
+    if table is None:
+        return []
+    heads = " | ".join(map(plain, table.headings))
+    rule = " | ".join("---" for _ in table.headings)
+    lines = [" | ".join(plain(" ".join(c.lines())) for c in row) for row in table.rows]
+    body = "\n".join(f"| {line} |" for line in (heads, rule, *lines))
+    return [f"## Classes\n\n{body}\n\n{plain(table.note)}"]
 
 
 def _figures(results: Results) -> str:

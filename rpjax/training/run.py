@@ -186,6 +186,7 @@ def guarantee(
             noise_reused=noise_reused,
             released_counts=facts.released_counts,
             pretrained=facts.pretrained,
+            public_counts=facts.public_counts,
         )
     bound = facts.input_bound
     pixels = int(np.prod(shape))
@@ -270,6 +271,7 @@ def _accounted(learner: Learner, sampler: Sampler) -> dict[str, Any]:
         "members": learner.mechanism.members,
         # what was done, whatever the learner says
         "sampling": sampler.kind,
+        "releases": learner.mechanism.releases,
     }
 
 

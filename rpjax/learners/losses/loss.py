@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from rpjax.counts import ClassLosses, Counts
+from rpjax.counts import ClassLosses, Counts, Release
 from rpjax.errors import InputError
 
 Losses = Callable[[Array, Array], Array]
@@ -107,6 +107,24 @@ class Loss:
     def released(self) -> bool:
         """Whether figures were released for it, at a cost of their own."""
         return any(source.source == "released" for source in self.sources)
+
+    @property
+    def releases(self) -> tuple[Release, ...]:
+        """The known mechanisms behind released counts, each release once.
+
+        Counts that are one and the same object were released once; two of equal values
+        may have been released twice, and count so.
+        """
+        own = {id(s): s for s in self.sources if isinstance(s, Counts)}
+        return tuple(s.release for s in own.values() if s.release is not None)
+
+    @property
+    def unaccounted(self) -> bool:
+        """Whether figures were released for it by a mechanism that is not known."""
+        return any(
+            source.source == "released" and getattr(source, "release", None) is None
+            for source in self.sources
+        )
 
     @property
     def legality(self) -> str:

@@ -13,6 +13,7 @@ Sweep = dict[str, Any]
 SCHEMA = "rpjax.sweep/2"
 METRICS = {
     "test_accuracy": "Test accuracy",
+    "balanced_accuracy": "Balanced accuracy",
     "generalization_gap": "Generalisation gap",
     "attack_auc": "Attack AUC",
 }

@@ -13,6 +13,7 @@ from rpjax.report.tables import Cell
 
 HEADINGS = {
     "test_accuracy": "Test acc.",
+    "balanced_accuracy": "Balanced",
     "generalization_gap": "Gap",
     "attack_auc": "AUC",
 }
