@@ -53,7 +53,7 @@ class Transfer:
     delta: float = 1e-5
     seeds: int = 8
     """Trainings side by side, each with its own head, batches and noise."""
-    rates: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0)
+    rates: tuple[float, ...] = (1.0, 2.0, 4.0)
     """Learning rates, of which each way gets the best at each epsilon."""
     choosing_seeds: int = 2
     """Trainings by which one is chosen, for each rate."""

@@ -603,8 +603,8 @@ def test_a_committed_record_stands_in_the_table_and_can_be_drawn(path, tmp_path)
     readme = (FOLDER / "README.md").read_text("utf-8")
     assert f"(records/{path.name})" in readme
     value = json.loads(path.read_text("utf-8"))
-    schemas = ("rpjax.benchmark/1", "rpjax.results/1", "rpjax.attacks/1")
-    assert value["schema"] in schemas
+    kinds = ("benchmark/1", "results/1", "attacks/1", "sweep/2")
+    assert value["schema"] in [f"rpjax.{kind}" for kind in kinds]
     if value["schema"] == "rpjax.benchmark/1":
         assert value["command"].split("--out")[0].strip() in readme.replace("`", "")
         assert len(draw(path, tmp_path)) == 4

@@ -62,11 +62,22 @@ def merge(out: Path) -> dict[str, Any]:
         "versions": _distinct(found["versions"] for found in done),
         "wall_seconds": sum(found["wall_seconds"] for found in done),
         "not_covered": NOT_COVERED,
-        "jobs": jobs,
+        "jobs": [_in_short(job) for job in jobs],
         "summary": summarised(jobs),
     }
     write_json(out / "sweep.json", merged)
     return merged
+
+
+def _in_short(job: dict[str, Any]) -> dict[str, Any]:
+    """A job without its assumptions, which stand in its row of the summary."""
+    if "methods" not in job:
+        return job
+    methods = []
+    for method in job["methods"]:
+        said = {k: v for k, v in method["privacy"].items() if k != "assumptions"}
+        methods.append(method | {"privacy": said})
+    return job | {"methods": methods}
 
 
 def _axes(sweep: Sweep) -> list[dict[str, Any]]:
