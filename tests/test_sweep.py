@@ -1,6 +1,7 @@
 """A sweep is independent jobs; what is merged says what is there and what is not."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,10 +9,12 @@ import yaml
 from sample_sweep import finish, results, written
 from tiny_experiment import rpjax
 
+from benchmarks.sweeps.small_mnist import blocks
 from rpjax.errors import InputError
 from rpjax.experiments import merging, read_config, sweep
 from rpjax.experiments.config import as_dict, differences
 
+ROOT = Path(__file__).parents[1]
 TINY = {
     "data": {"train_records": 128},
     "training": {"epochs": 1, "batch_size": 64},
@@ -76,6 +79,29 @@ def test_fields_of_one_key_change_together(tmp_path):
         *((32, 0.5, 1.0), (32, 0.5, float("inf"))),
         *((64, 1.0, 1.0), (64, 1.0, float("inf"))),
     ]
+
+
+def test_the_examples_are_sweeps_and_the_page_shows_one():
+    folder = ROOT / "benchmarks" / "sweeps"
+    counts = {
+        path.name: len(sweep.read_sweep(path).settings())
+        for path in folder.glob("*.yaml")
+    }
+    assert counts == {"scale.yaml": 54, "epsilon.yaml": 60}
+    page = (ROOT / "docs" / "sweeps.md").read_text("utf-8")
+    shown = page.split("```yaml\n")[1].split("```")[0]
+    assert yaml.safe_load(shown) == yaml.safe_load((folder / "scale.yaml").read_text())
+
+
+def test_small_mnist_has_the_means_of_blocks_within_a_margin():
+    images = np.zeros((2, 28, 28, 1), np.uint8)
+    images[0, :2, :2] = 200  # the first block, but for its margin
+    images[1, 2:6, 26:28] = 7  # half of one at the right edge, rounded to even
+    found = blocks(images)
+    assert found.shape == (2, 8, 8)
+    assert found[0, 0, 0] == 50
+    assert found[1, 1, 7] == 4
+    assert (found > 0).sum() == 2
 
 
 CHANGED = {
