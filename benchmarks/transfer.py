@@ -347,7 +347,7 @@ def figure(record: dict[str, Any], theme: Theme) -> Figure:
     axes = made.subplots()
     for number, (name, style) in enumerate(look(names).items()):
         own = [row for row in rows if row["way"] == name]
-        aside = 0.08 * (number - (len(names) - 1) / 2)
+        aside = 0.035 * (len(targets) - 1) * (number - (len(names) - 1) / 2)
         across = [targets.index(row["epsilon"]) + aside for row in own]
         means = [100 * row["mean"] for row in own]
         ends = [
