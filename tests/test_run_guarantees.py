@@ -209,7 +209,11 @@ def test_dpsgd_in_shuffled_epochs_is_accounted_for_as_what_it_is(small, asked):
     """And by what the sampler did, not by what the learner says of itself."""
     facts = replace(
         PRIVATE.mechanism,
-        **{"sampling": "shuffled", "clipping": "automatic", "trained": "the head"},
+        **{
+            "sampling": "shuffled",
+            "clipping": "automatic",
+            "trained": ("block3", "head"),
+        },
         noise_source="secure",
     )
     learner = PRIVATE._replace(mechanism=facts, using=None)
@@ -219,7 +223,7 @@ def test_dpsgd_in_shuffled_epochs_is_accounted_for_as_what_it_is(small, asked):
     ((_, options),) = asked
     words = ("sampling", "clipping", "noise_source", "trained", "capacity")
     assert [options[name] for name in words] == [
-        *("shuffled", "automatic", "secure", "the head", 4)
+        *("shuffled", "automatic", "secure", "block3, head", 4)
     ]
     # six steps of four an epoch: a record enters two at most
     assert proved.mu == pytest.approx(math.sqrt(2) / 1.0)
