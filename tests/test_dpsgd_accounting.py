@@ -380,7 +380,8 @@ def test_the_fold_is_never_below_the_exact_account_of_cut_batches(adjacency):
             for account in ("folded", "exact", "auto")
         )
         uncut = dpsgd.epsilon(3.0, 0.08192, 600, 1e-5, adjacency=adjacency)
-        assert uncut - 1e-9 <= exact <= folded <= exact + 0.02
+        # two convolutions by FFT, whose rounding differs between processors
+        assert uncut - 1e-8 <= exact <= folded <= exact + 0.02
         assert chosen in (folded, exact)
         assert chosen <= exact + 1e-3
 
