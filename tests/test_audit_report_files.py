@@ -8,7 +8,7 @@ from rpjax import report
 from rpjax.errors import InputError
 from rpjax.report import audits
 
-FIGURES = ["roc", "draws", "tradeoff", "vulnerability", "bounds", "scores"]
+FIGURES = ["roc", "draws", "tradeoff", "vulnerability", "by_class", "bounds", "scores"]
 
 
 def test_a_report_is_written_whole_and_can_be_replaced(tmp_path):

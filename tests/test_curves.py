@@ -173,10 +173,12 @@ def test_a_loss_distribution_is_asked_as_dp_accounting_does(make):
     for epsilon in (0.0, 0.3, 1.0, 1.4, 5.0):
         expected = curve.pld.get_delta_for_epsilon(epsilon)
         assert curve.delta(epsilon) == pytest.approx(expected, abs=1e-14)
-    for delta in (1e-9, 1e-5, 0.1):
+    for delta in (1e-5, 0.1):
         expected = curve.pld.get_epsilon_for_delta(delta)
-        # far out in the tail, where an FFT's rounding hangs on the processor
-        assert curve.epsilon(delta) == pytest.approx(expected, rel=1e-7)
+        assert curve.epsilon(delta) == pytest.approx(expected, rel=1e-8)
+    # far out in the tail epsilon hangs on the last bits of delta
+    expected = curve.pld.get_epsilon_for_delta(1e-9)
+    assert curve.epsilon(1e-9 + 1e-15) <= expected <= curve.epsilon(1e-9 - 1e-15)
 
 
 def test_of_two_directions_the_worse_one_counts():

@@ -379,9 +379,10 @@ def test_the_fold_is_never_below_the_exact_account_of_cut_batches(adjacency):
             )
             for account in ("folded", "exact", "auto")
         )
-        uncut = dpsgd.epsilon(3.0, 0.08192, 600, 1e-5, adjacency=adjacency)
-        # two convolutions by FFT, whose rounding differs between processors
-        assert uncut - 1e-8 <= exact <= folded <= exact + 0.02
+        # what 600 convolutions by FFT lose, on any processor, is this much of delta
+        rounded = 1e-5 + 1e-13
+        uncut = dpsgd.epsilon(3.0, 0.08192, 600, rounded, adjacency=adjacency)
+        assert uncut <= exact <= folded <= exact + 0.02
         assert chosen in (folded, exact)
         assert chosen <= exact + 1e-3
 
