@@ -10,7 +10,7 @@ from sample_sweep import finish, results, written
 from tiny_experiment import rpjax
 
 from benchmarks.sweeps.small_mnist import blocks
-from rpjax.errors import InputError
+from rpjax.errors import InputError, Preempted
 from rpjax.experiments import merging, read_config, sweep
 from rpjax.experiments.config import as_dict, differences
 
@@ -197,6 +197,34 @@ def test_a_job_runs_by_its_launcher_s_number_goes_on_and_notes_its_failure(
     accuracy = found["methods"][0]["utility"]["test_accuracy"]["value"]
     assert merged["summary"][0]["metrics"]["test_accuracy"]["values"] == [accuracy]
     assert found["config"]["seed"] == 4
+
+
+def test_a_job_that_breaks_does_not_end_the_sweep(file, tmp_path, monkeypatch):
+    """A net too large for the memory is no input error; SIGTERM ends all the same."""
+    out = tmp_path / "out"
+    grid = {"seed": [0, 1, 2], "methods": ["plain"]}
+    assert rpjax("sweep", file(grid=grid), "--out", out).code == 0
+
+    def trained(config, folder, **options):
+        if config.seed == 0:
+            raise RuntimeError("RESOURCE_EXHAUSTED: out of memory")
+        if config.seed == stopped:
+            raise Preempted("stopped")
+        finish(out, config.seed, results("plain", 0.5))
+        return json.loads((folder / "results.json").read_text())
+
+    monkeypatch.setattr(sweep, "compare", trained)
+    stopped = None
+    said = rpjax("sweep", file(grid=grid), "--out", out, "--run")
+    assert said.code == 1
+    merged = json.loads((out / "sweep.json").read_text())
+    states = [job["state"] for job in merged["jobs"]]
+    assert states == ["failed", "finished", "finished"]
+    assert "RuntimeError: RESOURCE_EXHAUSTED" in merged["jobs"][0]["reason"]
+    (out / "runs" / "0001" / "results.json").unlink()
+    (out / "runs" / "0001").rmdir()
+    stopped = 1
+    assert rpjax("sweep", file(grid=grid), "--out", out, "--run").code == 75
 
 
 def spent(row):

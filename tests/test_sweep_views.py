@@ -129,7 +129,6 @@ def test_epsilon_noise_and_what_they_mean_are_in_every_view(scale, epsilons):
         for word in ("none", "∞", "1.333", "add or remove one record", "1e-5", "PLD"):
             assert word in view, word
         assert "chosen by private records" in " ".join(view.split())
-    assert "hatch" not in text(scale)
     assert "missing: 3, 11, 23, 35" in text(scale)
     assert text(scale).count("| dpsgd |") == 11
 

@@ -215,7 +215,9 @@ def run_all(out: Path, console: Console) -> list[int]:
         try:
             parts = run_job(out, number, inner)["methods"]
             found = "; ".join(map(summary, parts))
-        except InputError as error:
+        except Preempted:
+            raise
+        except Exception as error:  # a cell too large for the memory, say
             failed.append(number)
             found = f"failed: {error}"
         seconds = (time.monotonic() - began) / done * (len(left) - done)

@@ -93,14 +93,15 @@ def _draw_metric(
     for number, (line, rows) in enumerate(drawn.items()):
         # side by side, so that no bar hides another
         aside = APART * width * (number - (len(drawn) - 1) / 2)
-        points = []
+        points: list[Point] = []
         for row in rows:
             own = across.of(row) if across else 0
             if name in row["metrics"]:
                 infinite = math.isinf(numbers[own])
                 points.append(Point(at[own] + aside, infinite, row["metrics"][name]))
+        points.sort(key=lambda point: point.x)
         look = looks[number]
-        _draw_line(panel, line, name, sorted(points), look.colour(theme), look)
+        _draw_line(panel, line, name, points, look.colour(theme), look)
     panel.set_xticks(at if across else [], across.labels() if across else [])
     panel.set_xlabel(across.name if across else "setting")
     if any(map(math.isinf, numbers)):
@@ -119,7 +120,8 @@ def _draw_line(
     drawn: dict[str, Any] = {"color": colour, "linestyle": look.line}
     marker: dict[str, Any] = {"marker": look.marker, "markersize": 5.5}
     named = False
-    for part in ([p for p in points if not p.infinite], [p for p in points if p[1]]):
+    for beyond in (False, True):
+        part = [point for point in points if point.infinite == beyond]
         if not part:
             continue
         x = [point.x for point in part]
