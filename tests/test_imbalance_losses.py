@@ -252,7 +252,7 @@ def test_msfe_of_released_losses_weighs_classes_by_twice_their_loss():
     expected = [2 * 0.5 * 1000 / 900, 2 * 2.0 * 1000 / 90, 2e-6 * 1000 / 10]
     np.testing.assert_allclose(loss.weights_at(0), expected, rtol=1e-5)
     assert loss.private
-    assert loss.released
+    assert loss.unaccounted
 
 
 # ---------------------------------------------------------------- legality, refusals

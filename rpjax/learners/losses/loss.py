@@ -104,11 +104,6 @@ class Loss:
         return self.coupling is None and all(s.private for s in self.sources)
 
     @property
-    def released(self) -> bool:
-        """Whether figures were released for it, at a cost of their own."""
-        return any(source.source == "released" for source in self.sources)
-
-    @property
     def releases(self) -> tuple[Release, ...]:
         """The known mechanisms behind released counts, each release once.
 
