@@ -16,7 +16,8 @@ from rpjax import intervals, report
 from rpjax.attacks import ATTACKS
 from rpjax.errors import InputError
 from rpjax.experiments import ExperimentConfig, config, prepare
-from rpjax.experiments.compare import converged, relative, training_options
+from rpjax.experiments.compare import converged, training_options
+from rpjax.experiments.costs import relative
 from rpjax.experiments.methods import plan
 from rpjax.learners import supervised
 from rpjax.privacy import documents, gdp

@@ -9,7 +9,7 @@ from support import Dense, assert_same
 from trainings import PLAIN, PRIVATE, TX
 
 from rpjax.errors import InputError
-from rpjax.experiments.compare import training_facts
+from rpjax.experiments.measures import training_facts
 from rpjax.learners import Inputs, ensemble, supervised
 from rpjax.perturbations import Additive, Multiplicative
 from rpjax.privacy import dpsgd as accounting

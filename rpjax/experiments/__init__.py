@@ -2,8 +2,9 @@
 
 from rpjax.experiments.audit_config import AuditConfig, AuditExperiment
 from rpjax.experiments.auditing import audit, prepare_audit
-from rpjax.experiments.compare import compare, prepare
+from rpjax.experiments.compare import compare
 from rpjax.experiments.config import ExperimentConfig, from_yaml, to_yaml
+from rpjax.experiments.preparing import prepare
 from rpjax.experiments.runs import RunFolder, read_config
 
 __all__ = [

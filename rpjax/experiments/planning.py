@@ -21,7 +21,6 @@ from rpjax.data.folders import listed
 from rpjax.data.membership import design
 from rpjax.errors import InputError
 from rpjax.experiments.checks import check, check_crop
-from rpjax.experiments.compare import loaded, net_name
 from rpjax.experiments.config import (
     ExperimentConfig,
     Method,
@@ -31,7 +30,9 @@ from rpjax.experiments.config import (
 )
 from rpjax.experiments.environment import device, versions
 from rpjax.experiments.imbalance import on_paper, split_counts
+from rpjax.experiments.measures import net_name
 from rpjax.experiments.methods import Plan, net, plan
+from rpjax.experiments.preparing import loaded
 from rpjax.experiments.presets import (
     COMMON,
     MNIST,

@@ -12,15 +12,14 @@ from rpjax.data.membership import design
 from rpjax.errors import InputError
 from rpjax.experiments.checks import check
 from rpjax.experiments.compare import (
-    Prepared,
     exposed,
-    prepare,
     released_before,
     shadow_bank,
     target,
-    utility,
 )
 from rpjax.experiments.config import as_dict, config_hash
+from rpjax.experiments.measures import utility
+from rpjax.experiments.preparing import Prepared, prepare
 from rpjax.experiments.runs import RunFolder
 from rpjax.training import Query
 

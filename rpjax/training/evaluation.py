@@ -13,6 +13,7 @@ import scipy
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
 
+from rpjax import intervals
 from rpjax import keys as rp_keys
 from rpjax.annotations import PRNGKey, RootKey
 from rpjax.data.records import Records
@@ -79,6 +80,14 @@ def answers(
     )
     pooled: np.ndarray = scipy.special.logsumexp(drawn, 0) - math.log(len(drawn))
     return pooled
+
+
+def accuracy(
+    answers: Float[np.ndarray, "... n k"], labels: np.ndarray
+) -> intervals.Estimate:
+    """The share of answers whose most likely class is right; exact 95 % interval."""
+    hits = answers.argmax(-1) == labels
+    return intervals.clopper_pearson(int(hits.sum()), hits.size)
 
 
 def answers_by_draw(

@@ -21,7 +21,7 @@ from rpjax.privacy.together import together
 from rpjax.privacy.wording import failed
 from rpjax.training.budget import Budget
 from rpjax.training.devices import Devices
-from rpjax.training.evaluation import Query, answers
+from rpjax.training.evaluation import Query, accuracy, answers
 from rpjax.training.history import History
 from rpjax.training.tuning import Choice
 
@@ -89,8 +89,7 @@ class Run:
         self, records: Records, query: Query | None = None
     ) -> intervals.Estimate:
         """Accuracy with its exact 95 % interval."""
-        hits = self.answers(records, query).argmax(-1) == records.labels
-        return intervals.clopper_pearson(int(hits.sum()), hits.size)
+        return accuracy(self.answers(records, query), records.labels)
 
     def averaged(self, decay: float) -> "Run":
         """This run with the average of that decay in place of the last parameters.
