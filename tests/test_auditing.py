@@ -13,8 +13,9 @@ from rpjax.audits import Coins
 from rpjax.errors import InputError
 from rpjax.experiments import auditing, verdicts
 from rpjax.experiments.audit_config import AuditConfig, AuditExperiment
-from rpjax.experiments.config import ExperimentConfig, overlaid
+from rpjax.experiments.config import ExperimentConfig
 from rpjax.experiments.runs import AuditFolder
+from rpjax.experiments.values import overlaid
 
 pytestmark = pytest.mark.xdist_group("audited")
 

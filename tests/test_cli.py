@@ -12,7 +12,7 @@ import pytest
 from tiny_experiment import FLAGS, SIZE, experiment, rpjax
 
 from rpjax.cli import COMMANDS
-from rpjax.experiments import config, presets, read_config
+from rpjax.experiments import config, presets, read_config, values
 from rpjax.privacy import dpsgd
 from rpjax.version import __version__
 
@@ -80,7 +80,7 @@ def test_every_field_of_the_configuration_is_an_option_of_its_own():
     text = rpjax("compare", "--help").out
     names = [re.match("  (--?[a-z-]+)", block)[1] for block in options(text)]
     assert len(names) == len(set(names))
-    fields = config.differences(config.as_dict(config.ExperimentConfig()), {})
+    fields = values.differences(values.as_dict(config.ExperimentConfig()), {})
     others = {"-h", "--out", "--resume", "--overwrite", "--save-config"}
     assert others < set(names)
     assert len(set(names) - others) == len(fields)
@@ -156,6 +156,7 @@ REFUSED = {
     "--draws 0": "attack.draws is 0",
     "--members 0": "members is 0",
     "--epsilon -1": "epsilon = -1.0",
+    "--epsilon -inf": "epsilon = -inf",
     "--clip-norm 0": "clip_norm is 0.0",
     "--noise-multiplier -1": "noise_multiplier is -1.0",
     "--microbatch 0": "microbatch is 0",
@@ -302,8 +303,8 @@ def test_options_beside_a_configuration_come_on_top(tmp_path):
     assert rpjax(*TINY, "--save-config", one).code == 0
     words = ["--seed", 9, "--config", one, "--momentum", 0.5, "--save-config", other]
     assert rpjax("compare", *words).code == 0
-    saved = [config.as_dict(read_config(file)) for file in (one, other)]
-    changed = config.differences(*saved)
+    saved = [values.as_dict(read_config(file)) for file in (one, other)]
+    changed = values.differences(*saved)
     assert changed == ["seed", "training.momentum"]
 
 
@@ -373,7 +374,7 @@ def test_attack_asks_as_it_is_told_and_finds_again_what_the_run_found(trained):
     assert second == before[1], "without noise there is nothing to average"
     assert more.results["config"]["attack"]["draws"] == 3
     written = read_config(trained.folder / "config.yaml")
-    assert config.config_hash(written) == more.results["config_hash"]
+    assert values.config_hash(written) == more.results["config_hash"]
     assert "mean of 3 noisy answers" in (trained.folder / "report.html").read_text()
     assert rpjax("attack", trained.folder, "--draws", 1).code == 0
     assert experiment(trained.folder).results == trained.results
@@ -418,7 +419,7 @@ def test_account_needs_no_data_where_the_records_are_counted(monkeypatch):
     def no_data(*_, **__):
         raise AssertionError("data were loaded")
 
-    monkeypatch.setattr("rpjax.experiments.compare.load", no_data, raising=False)
+    monkeypatch.setattr("rpjax.experiments.preparing.load", no_data)
     monkeypatch.setattr("rpjax.data.sources.SOURCES", {})
     words = ["--records", 60_000, "--shape", 28, 28, 1, "--data", "mnist"]
     said = rpjax("account", *words, "--methods", "strategy1", "--input-noise", 7)

@@ -8,7 +8,7 @@ from tiny_experiment import rpjax
 
 from rpjax.cli import commands
 from rpjax.experiments import ExperimentConfig, RunFolder
-from rpjax.experiments.config import overlaid
+from rpjax.experiments.values import overlaid
 
 pytest_plugins = ["tiny_experiment"]
 

@@ -15,7 +15,7 @@ from tiny_experiment import FLAGS, rpjax
 from rpjax import intervals, report
 from rpjax.attacks import ATTACKS
 from rpjax.errors import InputError
-from rpjax.experiments import ExperimentConfig, config, prepare
+from rpjax.experiments import ExperimentConfig, config, prepare, values
 from rpjax.experiments.compare import converged, training_options
 from rpjax.experiments.costs import relative
 from rpjax.experiments.methods import plan
@@ -45,7 +45,7 @@ def put(settings, **groups):
 @pytest.fixture(scope="module")
 def settings(compared):
     """The configuration that the experiment wrote down."""
-    return config.from_yaml((compared.folder / "config.yaml").read_text())
+    return values.from_yaml((compared.folder / "config.yaml").read_text())
 
 
 @pytest.fixture(params=METHODS)
@@ -155,8 +155,8 @@ def test_without_plain_training_nothing_is_relative(compared):
 
 def test_the_configuration_in_the_results_is_whole_and_named(compared, settings):
     written = compared.results["config"]
-    assert written == config.as_dict(settings)
-    assert compared.results["config_hash"] == config.config_hash(settings)
+    assert written == values.as_dict(settings)
+    assert compared.results["config_hash"] == values.config_hash(settings)
     assert written["noise"]["gamma"] == 0.5, "the preset's values are filled in"
     assert written["seed"] == compared.results["seed"] == 3
 

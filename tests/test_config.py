@@ -17,13 +17,8 @@ from rpjax.experiments import (
     read_config,
     to_yaml,
 )
-from rpjax.experiments.config import (
-    METHODS,
-    SPEED_ALONE,
-    as_dict,
-    config_hash,
-    differences,
-)
+from rpjax.experiments.config import METHODS
+from rpjax.experiments.values import SPEED_ALONE, as_dict, config_hash, differences
 
 DEFAULT = ExperimentConfig()
 

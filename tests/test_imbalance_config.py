@@ -14,11 +14,12 @@ from rpjax.data import load
 from rpjax.data.imbalance import exponential_counts, with_counts
 from rpjax.errors import InputError
 from rpjax.experiments import ExperimentConfig, imbalance, planning, prepare
-from rpjax.experiments.config import METHODS, LossName, from_yaml
+from rpjax.experiments.config import METHODS, LossName
 from rpjax.experiments.methods import plan
 from rpjax.experiments.planning import described, planned
 from rpjax.experiments.presets import resolved
 from rpjax.experiments.targets import needed
+from rpjax.experiments.values import from_yaml
 from rpjax.learners import losses
 from rpjax.privacy import dpsgd as accounting
 

@@ -19,9 +19,9 @@ from rpjax.experiments import (
 )
 from rpjax.experiments.checks import check
 from rpjax.experiments.compare import target
-from rpjax.experiments.config import overlaid
 from rpjax.experiments.methods import plan
 from rpjax.experiments.planning import given
+from rpjax.experiments.values import overlaid
 
 RECORDS = Path(__file__).parents[1] / "benchmarks" / "records"
 SHAPES = {"cifar10": (32, 32, 3), "mnist": (28, 28, 1)}

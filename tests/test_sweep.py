@@ -12,7 +12,7 @@ from tiny_experiment import rpjax
 from benchmarks.sweeps.small_mnist import blocks
 from rpjax.errors import InputError, Preempted
 from rpjax.experiments import merging, read_config, sweep
-from rpjax.experiments.config import as_dict, differences
+from rpjax.experiments.values import as_dict, differences
 
 ROOT = Path(__file__).parents[1]
 TINY = {
@@ -143,7 +143,7 @@ WRONG = {
         "grid": {"seed, noise.gamma": [[0, 0.5], [1]]}
     },
     "grid names seed twice": {"grid": {"seed": [1], "noise.gamma, seed": [[0.5, 1]]}},
-    "dp.epsilon is nan": {"grid": {"dp.epsilon": [float("nan")]}},
+    "dp.warmup is nan": {"grid": {"dp.warmup": [float("nan")]}},
     "transfer.frozen_groups is 2 without a transfer.start": {
         "grid": {"transfer.frozen_groups": [0, 2]}
     },

@@ -7,11 +7,7 @@ import pytest
 from tiny_experiment import rpjax
 
 from rpjax.errors import InputError
-from rpjax.experiments.config import (
-    ExperimentConfig,
-    NoiseConfig,
-    TrainingConfig,
-)
+from rpjax.experiments.config import ExperimentConfig, NoiseConfig, TrainingConfig
 from rpjax.experiments.methods import plan
 from rpjax.experiments.presets import COMMON, MNIST, fill
 from rpjax.experiments.targets import needed, rounded_up

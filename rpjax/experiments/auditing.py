@@ -30,7 +30,7 @@ from rpjax.errors import InputError
 from rpjax.experiments import audit_config, verdicts
 from rpjax.experiments.audit_config import AuditConfig, AuditExperiment
 from rpjax.experiments.checks import check, check_crop
-from rpjax.experiments.config import ExperimentConfig, as_dict, config_hash
+from rpjax.experiments.config import ExperimentConfig
 from rpjax.experiments.environment import device, versions
 from rpjax.experiments.examination import Examined, Options, examined
 from rpjax.experiments.imbalance import knows_counts
@@ -40,6 +40,7 @@ from rpjax.experiments.preparing import loaded
 from rpjax.experiments.presets import COMMON, fill, preset, sized
 from rpjax.experiments.runs import AuditFolder
 from rpjax.experiments.transfer import check_start
+from rpjax.experiments.values import as_dict, config_hash
 from rpjax.files import write_arrays
 from rpjax.training import Query, devices, reporter
 

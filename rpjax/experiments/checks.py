@@ -32,7 +32,6 @@ RANGES: dict[str, Range] = {
     "training.warmup": (0, math.inf),
     "training.momentum": (0, 1),
     "training.weight_decay": (0, math.inf),
-    "dp.epsilon": (0, math.inf),
     "dp.warmup": (0, math.inf),
     "dp.steps": (1, math.inf),
     "dp.momentum": (0, 1),

@@ -21,13 +21,14 @@ from rpjax import attacks, distributed
 from rpjax.attacks import Bank
 from rpjax.errors import InputError
 from rpjax.experiments import imbalance
-from rpjax.experiments.config import ExperimentConfig, as_dict, config_hash
+from rpjax.experiments.config import ExperimentConfig
 from rpjax.experiments.costs import cost_facts, relative, time_side_by_side
 from rpjax.experiments.environment import device, versions
 from rpjax.experiments.measures import model_facts, training_facts, utility
 from rpjax.experiments.methods import Plan
 from rpjax.experiments.preparing import Prepared, prepare
 from rpjax.experiments.runs import RunFolder
+from rpjax.experiments.values import as_dict, config_hash
 from rpjax.training import Query, Run, devices, fit, reporter
 
 SCHEMA = "rpjax.results/1"

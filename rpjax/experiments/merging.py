@@ -14,7 +14,6 @@ from typing import Any
 
 from scipy import stats
 
-from rpjax.experiments.config import as_dict
 from rpjax.experiments.sweep import (
     Settings,
     Sweep,
@@ -24,6 +23,7 @@ from rpjax.experiments.sweep import (
     opened,
     run_folder,
 )
+from rpjax.experiments.values import as_dict
 from rpjax.files import write_json
 
 SCHEMA = "rpjax.sweep/2"

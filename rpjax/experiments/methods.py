@@ -13,16 +13,11 @@ from rpjax.batches import poisson_slots
 from rpjax.counts import Counts, Release
 from rpjax.data.augmentation import Augmentation
 from rpjax.errors import InputError
-from rpjax.experiments.config import (
-    METHODS,
-    DPConfig,
-    ExperimentConfig,
-    Method,
-    config_hash,
-)
+from rpjax.experiments.config import METHODS, DPConfig, ExperimentConfig, Method
 from rpjax.experiments.imbalance import loss_of, private_loss_of
 from rpjax.experiments.schedules import checked_rate, rising, steps_of_warmup
 from rpjax.experiments.transfer import Carried, carried
+from rpjax.experiments.values import config_hash
 from rpjax.learners import Inputs, LabelNoise, Learner, dpsgd, ensemble, supervised
 from rpjax.learners.losses import Losses
 from rpjax.models import resnet, wide_resnet
@@ -174,7 +169,7 @@ def _described(
 def _dp_label(dp: DPConfig) -> str:
     if dp.noise_multiplier is not None:
         return f"DP-SGD (σ = {dp.noise_multiplier:g})"
-    if math.isinf(dp.epsilon):
+    if dp.epsilon == math.inf:
         return "DP-SGD (ε = ∞, no noise)"
     return f"DP-SGD (ε = {dp.epsilon:g})"
 
@@ -323,7 +318,7 @@ def _noise_multiplier(
     assert dp.batch_size is not None
     if dp.noise_multiplier is not None:
         return dp.noise_multiplier
-    if math.isinf(dp.epsilon):
+    if dp.epsilon == math.inf:
         return 0.0
     run = (dp.epsilon, dp.delta, dp.batch_size / records, steps)
     if dp.sampling == "shuffled":

@@ -21,13 +21,7 @@ from rpjax.data.folders import listed
 from rpjax.data.membership import design
 from rpjax.errors import InputError
 from rpjax.experiments.checks import check, check_crop
-from rpjax.experiments.config import (
-    ExperimentConfig,
-    Method,
-    TransferConfig,
-    as_dict,
-    config_hash,
-)
+from rpjax.experiments.config import ExperimentConfig, Method, TransferConfig
 from rpjax.experiments.environment import device, versions
 from rpjax.experiments.imbalance import on_paper, split_counts
 from rpjax.experiments.measures import net_name
@@ -43,6 +37,7 @@ from rpjax.experiments.presets import (
     sized,
 )
 from rpjax.experiments.recipes import Facts
+from rpjax.experiments.values import as_dict, config_hash
 from rpjax.learners.freezing import begins
 from rpjax.training import devices, planning
 from rpjax.training.loop import sampler_for, split_slots

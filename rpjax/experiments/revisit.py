@@ -17,10 +17,10 @@ from rpjax.experiments.compare import (
     shadow_bank,
     target,
 )
-from rpjax.experiments.config import as_dict, config_hash
 from rpjax.experiments.measures import utility
 from rpjax.experiments.preparing import Prepared, prepare
 from rpjax.experiments.runs import RunFolder
+from rpjax.experiments.values import as_dict, config_hash
 from rpjax.training import Query
 
 

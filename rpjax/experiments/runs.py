@@ -18,10 +18,9 @@ import numpy as np
 from rpjax import distributed
 from rpjax.errors import InputError
 from rpjax.experiments.audit_config import AuditExperiment
-from rpjax.experiments.config import (
-    METHODS,
+from rpjax.experiments.config import METHODS, ExperimentConfig
+from rpjax.experiments.values import (
     SPEED_ALONE,
-    ExperimentConfig,
     as_dict,
     differences,
     from_yaml,

@@ -22,15 +22,15 @@ from rich.console import Console
 from rpjax.errors import InputError, Preempted
 from rpjax.experiments.checks import check
 from rpjax.experiments.compare import compare, summary
-from rpjax.experiments.config import (
-    ExperimentConfig,
+from rpjax.experiments.config import ExperimentConfig
+from rpjax.experiments.runs import read_config
+from rpjax.experiments.values import (
     as_dict,
     differences,
     from_yaml,
     plain_values,
     to_yaml,
 )
-from rpjax.experiments.runs import read_config
 from rpjax.files import write_text
 
 MANIFEST = "sweep.yaml"

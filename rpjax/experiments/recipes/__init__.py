@@ -6,9 +6,10 @@ were published and which derived, and what is known of the accuracy.
 """
 
 from rpjax.errors import InputError
-from rpjax.experiments.config import ExperimentConfig, overlaid
+from rpjax.experiments.config import ExperimentConfig
 from rpjax.experiments.recipes import de2022, kurakin2022, mnist, tan2023
 from rpjax.experiments.recipes.recipe import Facts, Recipe
+from rpjax.experiments.values import overlaid
 
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
