@@ -355,8 +355,8 @@ def test_losses_are_compared_at_one_epsilon_and_classes_attacked(records):
 def test_counts_that_are_released_are_paid_for_with_noise():
     module = importlib.import_module("benchmarks.imbalance")
     settings = module.Imbalance(private_steps=3, count_noise=1.0)
-    alone = module._multiplier(settings, 1000, 100, None)
-    both = module._multiplier(settings, 1000, 100, module.Histogram(1.0))
+    alone = module._multiplier(settings, 1000, 100, ())
+    both = module._multiplier(settings, 1000, 100, (module.Release(1.0),))
     assert both > 1.02 * alone
 
 

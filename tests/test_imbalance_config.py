@@ -364,13 +364,13 @@ def test_the_report_shows_the_classes(trained):
         text = (trained.folder / name).read_text()
         assert "Balanced accuracy" in text
         assert "Loss: balanced softmax." in text
-    rows = report.classes.table(trained.results).rows
-    assert [row[1].value for row in rows] == [*map(str, SPLIT), str(sum(SPLIT))]
+    rows = report.classes.grid(trained.results).rows
+    assert [row.cells[1].value for row in rows] == [*map(str, SPLIT), str(sum(SPLIT))]
 
 
 def test_a_run_on_equal_classes_says_nothing_of_them(trained):
     results = json.loads(json.dumps(trained.results))
     results["methods"][0]["utility"]["classes"] = None
-    assert report.classes.table(results) is None
+    assert report.classes.grid(results) is None
     assert not imbalance.uneven([139, 147, 146])
     assert imbalance.uneven([60, 10])

@@ -1,8 +1,7 @@
 """Recall class by class, where a run looked at that: unequal classes."""
 
-from typing import NamedTuple
-
 from rpjax.report import formats
+from rpjax.report.grids import Grid, Row
 from rpjax.report.results import Results
 from rpjax.report.tables import Cell, percent
 
@@ -10,23 +9,16 @@ from rpjax.report.tables import Cell, percent
 MOST = 30
 
 
-class Classes(NamedTuple):
-    """A table: a row for each class, and the balanced accuracy last."""
+def grid(results: Results) -> Grid | None:
+    """Recalls on the test set, by class and method, and balanced accuracy last.
 
-    headings: tuple[str, ...]
-    rows: list[tuple[Cell, ...]]
-    note: str
-
-
-def table(results: Results) -> Classes | None:
-    """Recalls on the test set, by class and method; None where no run has them."""
-    data, methods = results["data"], results["methods"]
-    found = [(m["label"], m["utility"].get("classes")) for m in methods]
-    found = [(label, own) for label, own in found if own is not None]
+    None where no run has them.
+    """
+    data, found = results["data"], _looked_at(results)
     if not found:
         return None
     trained = data["member_class_counts"]
-    shown = sorted(range(len(trained)), key=lambda label: trained[label])[:MOST]
+    rarest = sorted(range(len(trained)), key=lambda label: trained[label])[:MOST]
     rows = [
         (
             Cell(data["class_names"][label]),
@@ -34,7 +26,7 @@ def table(results: Results) -> Classes | None:
             Cell(f"{found[0][1]['test_records'][label]}"),
             *(_cell(own["recalls"][label]) for _, own in found),
         )
-        for label in sorted(shown)
+        for label in sorted(rarest)
     ]
     balanced = (
         Cell("Balanced accuracy"),
@@ -43,21 +35,28 @@ def table(results: Results) -> Classes | None:
         *(_cell(own["balanced_accuracy"]) for _, own in found),
     )
     headings = ("Class", "Training records", "Test records", *(n for n, _ in found))
-    return Classes(headings, [*rows, balanced], _note(results, len(shown)))
+    return Grid(headings, [Row(cells) for cells in rows] + [Row(balanced, True)])
+
+
+def _looked_at(results: Results) -> list[tuple[str, dict]]:
+    """Label and class figures of the methods that have them."""
+    found = [(m["label"], m["utility"].get("classes")) for m in results["methods"]]
+    return [(label, own) for label, own in found if own is not None]
 
 
 def _cell(estimate: dict | None) -> Cell:
     return Cell(formats.NONE) if estimate is None else percent(estimate)
 
 
-def _note(results: Results, shown: int) -> str:
+def note(results: Results) -> str:
+    """What a reader of the table has to know."""
     data, config = results["data"], results["config"]
     lines = [
         "Recall of each class on the test records, with exact intervals; balanced "
         "accuracy is their mean, with the interval of a bootstrap within classes."
     ]
-    if shown < data["classes"]:
-        lines.append(f"The {shown} rarest of {data['classes']} classes are shown.")
+    if data["classes"] > MOST:
+        lines.append(f"The {MOST} rarest of {data['classes']} classes are shown.")
     lines.append(f"Loss: {config['loss']['name'].replace('_', ' ')}.")
     lines.append(
         "The training records of each class are counted as they are: for the owner "

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from rpjax.report import by_class, classes, limits, pages, tables, words
+from rpjax.report import by_class, classes, grids, limits, pages, tables, words
 from rpjax.report.drawing import DARK, LIGHT, styles
 from rpjax.report.figures import all_figures
 from rpjax.report.results import Results
@@ -16,6 +16,7 @@ def page(results: Results) -> str:
 
 def _contents(results: Results) -> dict[str, object]:
     marks = pages.marks(styles(results))
+    recalls = classes.grid(results)
     return {
         "results": results,
         "title": words.title(results),
@@ -34,7 +35,8 @@ def _contents(results: Results) -> dict[str, object]:
         ],
         "table": tables.html(results, marks),
         "notes": tables.notes(results),
-        "classes": classes.table(results),
+        "classes": recalls and grids.html(recalls),
+        "classes_note": classes.note(results) if recalls else "",
         "figures": pages.drawings(
             all_figures(results, LIGHT),
             all_figures(results, DARK),

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from rpjax.report import by_class, classes, formats, limits, tables, words
+from rpjax.report import by_class, classes, formats, grids, limits, tables, words
 from rpjax.report.results import Results
 from rpjax.report.tables import markdown_text as plain
 
@@ -34,14 +34,10 @@ def _opening(results: Results) -> str:
 
 
 def _classes(results: Results) -> list[str]:
-    table = classes.table(results)
-    if table is None:
+    grid = classes.grid(results)
+    if grid is None:
         return []
-    heads = " | ".join(map(plain, table.headings))
-    rule = " | ".join("---" for _ in table.headings)
-    lines = [" | ".join(plain(" ".join(c.lines())) for c in row) for row in table.rows]
-    body = "\n".join(f"| {line} |" for line in (heads, rule, *lines))
-    return [f"## Classes\n\n{body}\n\n{plain(table.note)}"]
+    return ["## Classes", grids.markdown(grid), plain(classes.note(results))]
 
 
 def _figures(results: Results) -> str:
