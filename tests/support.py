@@ -1,5 +1,6 @@
 """Tiny models, tiny data, and statistical statements with their error rates."""
 
+import itertools
 import math
 from typing import Any
 
@@ -7,10 +8,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import scipy.stats
 
 from rpjax import keys
 from rpjax.data.records import Records
+from rpjax.errors import InputError
 from rpjax.models import ResNet
 from rpjax.perturbations import euler_step
 
@@ -165,3 +168,49 @@ def _plain(tree):
         return np.asarray(leaf)
 
     return jax.tree.map(plain, tree)
+
+
+# ------------------------------------------------------------------------ refusals
+
+
+def refused(function, *args, **kwargs) -> str:
+    """The message with which the call is refused: one line."""
+    with pytest.raises(InputError) as caught:
+        function(*args, **kwargs)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+# -------------------------------------------------------------------------- in NumPy
+
+
+def images(count, *shape, seed=0):
+    """Random bytes (count, *shape)."""
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (count, *shape), dtype=np.uint8)
+
+
+def np_conv(x, kernel, stride=1):
+    """SAME convolution by its definition."""
+    kh, kw, _, features = kernel.shape
+    oh, ow = (-(-size // stride) for size in x.shape[1:3])
+    total = [
+        max((o - 1) * stride + k - s, 0)
+        for o, k, s in zip((oh, ow), (kh, kw), x.shape[1:3], strict=True)
+    ]
+    x = np.pad(x, ((0, 0), *((t // 2, t - t // 2) for t in total), (0, 0)))
+    out = np.zeros((len(x), oh, ow, features))
+    for i, j in itertools.product(range(oh), range(ow)):
+        window = x[:, i * stride : i * stride + kh, j * stride : j * stride + kw]
+        out[:, i, j] = np.tensordot(window, kernel, 3)
+    return out
+
+
+def randomised(weights):
+    """Weights without the zeros and ones of an initialisation, which hide mistakes."""
+    leaves, tree = jax.tree.flatten(weights)
+    rng = np.random.default_rng(0)
+    return tree.unflatten(
+        [a + jnp.asarray(0.1 * rng.normal(size=a.shape), a.dtype) for a in leaves]
+    )

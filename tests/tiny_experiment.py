@@ -94,3 +94,13 @@ def interrupted(tmp_path_factory):
     left = frozenset(str(p.relative_to(folder)) for p in folder.glob("*"))
     assert rpjax("compare", *FLAGS, "--out", folder, "--resume").code == 0
     return Interrupted(said, left, experiment(folder))
+
+
+def refused(said):
+    """The one line that a command left before it did anything."""
+    assert said.code == 2, said
+    assert said.out == ""
+    (line,) = said.err.splitlines()
+    head, _, message = line.partition("rpjax: error: ")
+    assert head == ""
+    return message
