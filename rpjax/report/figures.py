@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
-from rpjax.report import by_class, formats
+from rpjax.report import by_class, formats, imbalance
 from rpjax.report.axes import (
     FEW,
     LEGEND,
@@ -39,10 +39,11 @@ MOST_LABELS = 8
 
 
 def all_figures(results: Results, theme: Theme = LIGHT) -> dict[str, Figure]:
-    """All figures by name, in the order of the report; without attacks only two."""
+    """All figures by name, in the order of the report, as far as there is one."""
     makers: dict[str, Callable[[Results, Theme], Figure]] = {
         **({"tradeoff": tradeoff, "roc": roc} if attacked(results) else {}),
         **({"by_class": classes} if by_class.panels(results, deployed) else {}),
+        **({"class_counts": class_counts} if imbalance.table(results) else {}),
         "training": training,
         "cost": cost,
     }
@@ -52,6 +53,11 @@ def all_figures(results: Results, theme: Theme = LIGHT) -> dict[str, Figure]:
 def classes(results: Results, theme: Theme = LIGHT) -> Figure:
     """AUC within each class of the strongest attack on the deployed model."""
     return by_class.figure(results, deployed, theme)
+
+
+def class_counts(results: Results, theme: Theme = LIGHT) -> Figure:
+    """Training records of each class, where a split thinned them out."""
+    return imbalance.class_counts_figure(imbalance.table(results), theme)
 
 
 # Accuracy against attack ------------------------------------------------------------

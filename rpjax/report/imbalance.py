@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from rpjax.errors import InputError
 from rpjax.report.drawing import LIGHT, Theme, blank, themed
+from rpjax.report.results import Results
 
 WIDTH = 7.2
 # so many bars have room for a number and a name each
@@ -15,12 +16,32 @@ MOST_NAMED = 20
 _BAR = {"light": "#0072b2", "dark": "#4fabe8"}
 
 
+CAPTION = (
+    "Training records of each class, before the split and after it. For the owner of "
+    "the report alone, where counts are not public."
+)
+
+
+def table(results: Results) -> list[dict[str, Any]]:
+    """Rows for `class_counts_figure`; none where the data are taken as they are."""
+    data = results["data"]
+    made = data.get("imbalance")
+    if not made:
+        return []
+    return [
+        {"name": name, "available": had, "records": kept}
+        for name, had, kept in zip(
+            data["class_names"], made["available"], made["counts"], strict=True
+        )
+    ]
+
+
 def class_counts_figure(
     table: Sequence[dict[str, Any]], theme: Theme = LIGHT
 ) -> Figure:
     """Bars of the records of each class, before a pale outline of what there was.
 
-    table: rows with "class", "name", "available" and "records", as made by
+    table: rows with "name", "available" and "records", as made by
         `rpjax.data.imbalance.Imbalance.table`.
 
     The axis is linear and starts at zero, so that lengths compare as counts do; the

@@ -1,6 +1,6 @@
 """The sentences of the report: verdict, captions, threat levels, reproduction."""
 
-from rpjax.report import by_class, formats, tables
+from rpjax.report import by_class, formats, imbalance, tables
 from rpjax.report.results import (
     Results,
     attacked,
@@ -163,6 +163,7 @@ def captions(results: Results) -> dict[str, str]:
         **(
             {"by_class": by_class.CAPTION} if by_class.panels(results, deployed) else {}
         ),
+        **({"class_counts": imbalance.CAPTION} if imbalance.table(results) else {}),
         "training": "Loss and accuracy on the training batches, averaged between "
         "entries. With noise in the network, these are noisy predictions.",
         "cost": "Time per epoch and memory, relative to plain training (dashed). "
