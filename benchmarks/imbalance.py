@@ -26,6 +26,7 @@ from benchmarks.imbalance_picture import figure
 from rpjax.batches import PoissonBatches
 from rpjax.counts import Counts, Release
 from rpjax.data.imbalance import step_counts, with_counts
+from rpjax.gradients import Flat, GlobalAdaptive, GroupClipping
 from rpjax.learners import Inputs, Learner, losses
 from rpjax.metrics.confusion import (
     accuracy,
@@ -47,6 +48,8 @@ NAMES = {"plain": "Plain", "strategy1": "Strategy I", "dpsgd": "DP-SGD"}
 BASE, BEST = "cross-entropy", "balanced softmax"
 RELEASED = "balanced softmax, released counts"
 LOSSES = (BASE, "focal", "class-weighted", "class-balanced", "LDAM-DRW", BEST)
+# rules of clipping, with cross-entropy: DPSGD-F and DPSGD-Global-Adapt
+BY_CLASS, SCALED = "clipped by class", "all scaled alike"
 # of a training, before LDAM's weights begin
 DEFERRED = 0.8
 ADJACENCY = "add or remove one record"
@@ -136,8 +139,9 @@ def _rows(settings: Imbalance, watch: Watch) -> Iterator[Row]:
     for method in settings.methods:
         base: Floats | None = None
         kinds = (BASE, BEST) if settings.quick else LOSSES
-        if method == "dpsgd" and not settings.quick:
-            kinds = (*kinds, RELEASED)
+        if method == "dpsgd":
+            rules = (BY_CLASS,) if settings.quick else (RELEASED, BY_CLASS, SCALED)
+            kinds = (*kinds, *rules)
         for loss in kinds:
             watch(f"{NAMES[method]}, {loss}")
             facts, answers = _answers(settings, data, counts, method, loss)
@@ -246,6 +250,7 @@ def _trained(
     learner = rp.dpsgd(
         *(model, rp.averaged(optax.sgd(PRIVATE_RATE), [AVERAGE]), INPUTS),
         clip_norm=settings.clip_norm,
+        clipping=_clipping(name, settings.clip_norm, len(counts)),
         noise_multiplier=multiplier,
         batch_size=batch,
         engine="bookkeeping",
@@ -271,10 +276,20 @@ def _trained(
     return Trained(learner, steps, batch, facts)
 
 
+def _clipping(
+    name: str, clip_norm: float, classes: int
+) -> Flat | GlobalAdaptive | GroupClipping:
+    if name == BY_CLASS:
+        return GroupClipping(clip_norm, classes)
+    if name == SCALED:  # the bound finds its place by itself
+        return GlobalAdaptive(clip_norm, bound=2 * clip_norm)
+    return Flat(clip_norm)
+
+
 def _loss(name: str, known: Counts, steps: int) -> Any:
     # the net's logits have no bound, so LDAM's scale is one
     made: dict[str, Callable[[], Any]] = {
-        BASE: lambda: losses.cross_entropy,
+        **dict.fromkeys((BASE, BY_CLASS, SCALED), lambda: losses.cross_entropy),
         "focal": losses.focal,
         "class-weighted": lambda: losses.class_weighted(known),
         "class-balanced": lambda: losses.class_balanced(known),

@@ -14,6 +14,7 @@ from benchmarks.hlo import collectives
 from benchmarks.workloads import training_program
 from rpjax import keys
 from rpjax.errors import InputError
+from rpjax.gradients import GroupClipping
 from rpjax.learners import Inputs, dpsgd, ensemble, side_by_side, supervised
 from rpjax.models import resnet
 from rpjax.perturbations import Additive, Multiplicative
@@ -28,7 +29,7 @@ def plain(model=None):
     return supervised(model or Dense(Additive(0.5)), TX, Inputs(noise=0.3))
 
 
-def private(model=None, microbatch=None):
+def private(model=None, microbatch=None, clipping="flat"):
     """Every gradient is clipped, so that a wrong norm would show."""
     return dpsgd(
         model or Dense(Additive(0.5)),
@@ -37,6 +38,7 @@ def private(model=None, microbatch=None):
         noise_multiplier=1.0,
         batch_size=8,
         microbatch=microbatch,
+        clipping=clipping,
     )
 
 
@@ -58,6 +60,9 @@ LEARNERS = {
     "bank of ensembles": lambda: side_by_side(ensemble(plain(), 3), 2),
     "DP-SGD": lambda: private(residual_net("xla")),
     "DP-SGD in microbatches": lambda: private(microbatch=2),
+    "DP-SGD by class": lambda: private(
+        microbatch=1, clipping=GroupClipping(0.05, CLASSES, 1.5)
+    ),
     "DP-SGD ensemble": lambda: ensemble(private(), 2),
     "DP-SGD bank, convolutions": lambda: side_by_side(
         private(residual_net("im2col")), 4

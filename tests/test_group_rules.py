@@ -12,11 +12,13 @@ from dp_accounting.pld import PLDAccountant
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from support import Dense, assert_normal, batch_of, start
+from support import CLASSES, Dense, assert_close, assert_normal, batch_of, start
 
 from rpjax import keys
+from rpjax.counts import Counts
 from rpjax.errors import InputError
 from rpjax.gradients import (
+    Flat,
     Global,
     GlobalAdaptive,
     GroupClipping,
@@ -26,9 +28,14 @@ from rpjax.gradients import (
 )
 from rpjax.gradients.clipping import beside_count
 from rpjax.learners import dpsgd
+from rpjax.learners.losses import class_weighted
 from rpjax.privacy import dpsgd as accounting
+from rpjax.training import guarantee
+from rpjax.training.loop import sampler_for
+from rpjax.verification import verify
 
 CLIP, BOUND, SIZE, GROUPS = 0.7, 3.0, 5, 3
+COUNTS = Counts((9, 5, 2), "public")
 SETTINGS = settings(max_examples=120, deadline=None, derandomize=True)
 GRADIENTS = hnp.arrays(
     np.float32,
@@ -158,10 +165,8 @@ def test_bounds_of_groups_are_the_worked_example():
 def grouped(records, groups, valid, noise):
     """The sum with each group's norm, the norms, and the exact counts."""
     rule = GroupClipping(CLIP, GROUPS)
-    total, bounds, norms, _ = group_sum(dot, rule)(
-        zeros(), records, groups, valid, noise
-    )
-    return vector(total), bounds, rule.counts(norms, groups, valid)
+    bounds, found = group_sum(dot, rule)(zeros(), records, groups, valid, noise)
+    return vector(found.total), bounds, rule.counts(found.norms, groups, valid)
 
 
 @SETTINGS
@@ -229,6 +234,75 @@ def test_without_noise_a_step_is_the_clipped_mean():
     )
 
 
+@pytest.mark.parametrize("engine", ["vmap", "two_pass", "bookkeeping"])
+@pytest.mark.parametrize("microbatch", [None, 1, 2, 3, 5])
+def test_microbatches_and_engines_give_the_same_sum_by_groups(engine, microbatch):
+    """Counts are of the whole batch, whatever part of it is in memory."""
+    rule = GroupClipping(0.5, 3)
+    rng = np.random.default_rng(0)
+    records = jnp.asarray(rng.normal(size=(5, 3)), jnp.float32)
+    given = (zeros(), records, jnp.asarray([0, 1, 1, 2, 0]))
+    given += (jnp.asarray([True, True, True, True, False]), jnp.zeros((2, 3)))
+    expected = group_sum(dot, rule)(*given)
+    found = jax.jit(group_sum(dot, rule, engine, microbatch))(*given)
+    np.testing.assert_allclose(found.bounds, expected.bounds, rtol=1e-6)
+    np.testing.assert_allclose(
+        vector(found.clipped.total), vector(expected.clipped.total), rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        found.clipped.norms[:4], expected.clipped.norms[:4], rtol=1e-5
+    )
+
+
+def by_class(**changes):
+    options = {"clip_norm": 0.5, "groups": CLASSES, "count_noise_multiplier": 7.0}
+    return learner(GroupClipping(**options), **changes)
+
+
+@pytest.mark.parametrize("microbatch", [None, 3])
+def test_a_learner_takes_the_step_of_the_rule_with_classes_for_groups(
+    small, microbatch
+):
+    made = by_class(microbatch=microbatch)
+    first = start(made, small)
+    batch = batch_of(small, range(8), np.arange(8) < 6)
+    after, info = jax.jit(made.step)(keys.root(0), first, batch)
+
+    def loss(params, record):
+        image, label = record
+        pixels = (image.astype(jnp.float32)[None] / 255 - 0.5) / 0.5
+        logits = Dense().apply({"params": params}, None, pixels)
+        one = optax.softmax_cross_entropy_with_integer_labels(logits[0], label)
+        return one, logits[0]
+
+    rule = GroupClipping(0.5, CLASSES, 7.0)
+    expected = group_step(loss, rule, noise_multiplier=2.0, batch_size=4)(
+        first.params,
+        (batch.images, batch.labels),
+        *(batch.labels, batch.valid, first.secret, 0),
+    )
+    moved = jax.tree.map(lambda a, b: (a - b) / 0.5, first.params, after.params)
+    assert_close(moved, expected.gradient, atol=1e-5)
+    assert info["largest_clip_norm"] == pytest.approx(expected.bounds.max())
+    assert info["least_clip_norm"] == pytest.approx(expected.bounds.min())
+    own = np.asarray(expected.bounds)[np.asarray(batch.labels)]
+    over = (np.asarray(expected.norms) > own)[:6]
+    assert info["clipped"] == pytest.approx(over.mean())
+    assert made.mechanism.clipping == "per_group"
+
+
+def test_what_is_proved_of_clipping_by_class_is_what_the_noise_multiplier_says(small):
+    options = {"delta": 1e-5, "noise_seed": "secret"}
+    proved, flat = (
+        guarantee(made, sampler_for(made, 16, 4), 5, (1, 1, 1), **options)
+        for made in (by_class(), learner(Flat(0.5)))
+    )
+    assert proved.epsilon == flat.epsilon
+    assert any("noisy counts of the same batch" in line for line in proved.assumptions)
+    with pytest.raises(InputError, match="change each other's clip norms"):
+        verify(by_class(), small, batch_size=4)
+
+
 # ------------------------------------------------------------------------ accounting
 
 
@@ -262,6 +336,8 @@ def test_count_noise_raises_the_gradients():
         (lambda: GlobalAdaptive(1.0, 1.0, learning_rate=-1.0), "learning_rate is -1"),
         (lambda: GroupClipping(0.0, 2), "clip_norm is 0.0"),
         (lambda: GroupClipping(1.0, 1), "groups is 1"),
+        (lambda: by_class(noise_multiplier=7.0), "nothing is left for the gradient"),
+        (lambda: by_class(loss=class_weighted(COUNTS)), "take one of them"),
         (lambda: beside_count(2.0, 2.0), "nothing is left for the gradient"),
         (
             lambda: learner(GlobalAdaptive(1.0, 1.0, count_noise_multiplier=1.0)),
@@ -272,3 +348,9 @@ def test_count_noise_raises_the_gradients():
 def test_what_cannot_be_is_refused(call, message):
     with pytest.raises(InputError, match=message):
         call()
+
+
+def test_groups_that_are_not_the_nets_classes_are_refused(small):
+    made = learner(GroupClipping(0.5, CLASSES + 1))
+    with pytest.raises(InputError, match=f"groups is {CLASSES + 1}"):
+        made.step(keys.root(0), start(made, small), batch_of(small, range(4)))

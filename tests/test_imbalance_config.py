@@ -14,12 +14,21 @@ from rpjax.data import load
 from rpjax.data.imbalance import exponential_counts, with_counts
 from rpjax.errors import InputError
 from rpjax.experiments import ExperimentConfig, imbalance, planning, prepare
+from rpjax.experiments.clipping import rule_of
 from rpjax.experiments.config import METHODS, LossName
 from rpjax.experiments.methods import plan
 from rpjax.experiments.planning import described, planned
 from rpjax.experiments.presets import resolved
 from rpjax.experiments.targets import needed
 from rpjax.experiments.values import from_yaml
+from rpjax.gradients import (
+    Adaptive,
+    Flat,
+    Global,
+    GlobalAdaptive,
+    GroupClipping,
+    Normalised,
+)
 from rpjax.learners import losses
 from rpjax.privacy import dpsgd as accounting
 
@@ -301,6 +310,53 @@ def test_an_audit_takes_data_as_they_are(tmp_path):
         assert not (tmp_path / "audit").exists()
 
 
+# ------------------------------------------------------------------ rules of clipping
+
+MADE = {
+    "": Flat(1.0),
+    "clipping: normalised": Normalised(1.0),
+    "clipping: adaptive, count_noise_multiplier: 30": Adaptive(
+        1.0, count_noise_multiplier=30.0
+    ),
+    "clipping: global, clip_norm: 20, clipping_bound: 100": Global(20.0, 100.0),
+    "clipping: global_adaptive, clipping_bound: 50": GlobalAdaptive(1.0, 50.0),
+    "clipping: per_group": GroupClipping(1.0, 10),
+    "clipping: per_group, clip_norm: 0.5, count_noise_multiplier: 8": GroupClipping(
+        0.5, 10, 8.0
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "rule"), MADE.items(), ids=MADE)
+def test_every_clipping_rule_comes_from_a_configuration(text, rule):
+    dp = config(f"dp: {{{text}}}\n").dp
+    assert rule_of(dp, 10) == rule
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("clipping: global", "clipping_bound is left out"),
+        ("clipping_bound: 3", "clipping_bound is 3.0; it belongs to clipping global"),
+        ("count_noise_multiplier: 3", "it belongs to clipping adaptive"),
+        ("clipping: global, clipping_bound: 0", "bound is 0.0"),
+        ("clipping: groups", "per_group"),
+    ],
+)
+def test_settings_of_another_rule_are_refused(text, message):
+    with pytest.raises(InputError, match=message):
+        rule_of(config(f"dp: {{{text}}}\n").dp, 10)
+
+
+def test_a_plan_clips_by_class_at_the_noise_of_any_other_rule():
+    both = [
+        ready(STEP, "methods: [dpsgd]\n" + text).plans[0].learner.mechanism
+        for text in ("", "dp: {epochs: 1, batch_size: 32, clipping: per_group}\n")
+    ]
+    assert [each.clipping for each in both] == ["flat", "per_group"]
+    assert both[0].noise_multiplier == both[1].noise_multiplier
+
+
 # -------------------------------------------------------------------------- end to end
 
 WORDS = (
@@ -364,6 +420,8 @@ def test_the_report_shows_the_classes(trained):
         text = (trained.folder / name).read_text()
         assert "Balanced accuracy" in text
         assert "Loss: balanced softmax." in text
+        assert "Training records of each class, before the split" in text
+    assert (trained.folder / "figures" / "class_counts.png").exists()
     rows = report.classes.grid(trained.results).rows
     assert [row.cells[1].value for row in rows] == [*map(str, SPLIT), str(sum(SPLIT))]
 

@@ -22,7 +22,16 @@ from rpjax.models.resnet import Norm, Shortcut, Stem
 from rpjax.training.loop import NoiseSeed
 
 named = tyro.conf.arg
-Clipping = Literal["flat", "normalised", "automatic", "per_layer", "adaptive"]
+Clipping = Literal[
+    "flat",
+    "normalised",
+    "automatic",
+    "per_layer",
+    "adaptive",
+    "global",
+    "global_adaptive",
+    "per_group",
+]
 Engine = Literal["auto", "vmap", "two_pass", "bookkeeping"]
 Split = Literal["none", "step", "exponential", "weights"]
 LossName = Literal[
@@ -210,7 +219,14 @@ class DPConfig:
     clip_norm: float = 1.0
     """l2 norm to which each record's gradient is clipped."""
     clipping: Clipping = "flat"
-    """normalised: divided by the clip norm, so that it does not set the step's size."""
+    """normalised: divided by the clip norm, so that it does not set the step's size;
+    global, global_adaptive: every gradient scaled alike; per_group: a norm for each
+    class, larger where more of its gradients are long."""
+    clipping_bound: float | None = None
+    """Norm that clipping global and global_adaptive scale to the clip norm."""
+    count_noise_multiplier: float | None = None
+    """Noise on the counts by which clipping adaptive, global_adaptive and per_group
+    move; left out: the rule's own."""
     noise_multiplier: float | None = None
     """Noise over clip norm; left out, it is found from epsilon and delta."""
     stop_at_epsilon: float | None = None

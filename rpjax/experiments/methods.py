@@ -13,6 +13,7 @@ from rpjax.batches import poisson_slots
 from rpjax.counts import Counts, Release
 from rpjax.data.augmentation import Augmentation
 from rpjax.errors import InputError
+from rpjax.experiments.clipping import rule_of
 from rpjax.experiments.config import METHODS, DPConfig, ExperimentConfig, Method
 from rpjax.experiments.imbalance import loss_of, private_loss_of
 from rpjax.experiments.schedules import checked_rate, rising, steps_of_warmup
@@ -286,7 +287,7 @@ def _dpsgd(
         noise_multiplier=_noise_multiplier(dp, records, steps, released),
         batch_size=dp.batch_size,
         microbatch=dp.microbatch,
-        clipping=dp.clipping,
+        clipping=rule_of(dp, model.classes),
         engine=dp.engine,
         augmentation_multiplicity=dp.augmentation_multiplicity,
         trainable=dp.trainable or public.trainable,

@@ -1,6 +1,12 @@
 """Per-example gradients, clipped and summed: three engines, one answer."""
 
-from rpjax.gradients.clipped import Clipped, ClippedGrad, clipped_grad, clipped_sum
+from rpjax.gradients.clipped import (
+    Clipped,
+    ClippedGrad,
+    clipped_grad,
+    clipped_sum,
+    gradient_norms,
+)
 from rpjax.gradients.clipping import (
     Adaptive,
     Automatic,
@@ -12,7 +18,15 @@ from rpjax.gradients.clipping import (
     Rule,
 )
 from rpjax.gradients.examples import Examples, Loss
-from rpjax.gradients.groups import GroupClipping, GroupStep, group_step, group_sum
+from rpjax.gradients.groups import (
+    GroupClipping,
+    GroupStep,
+    GroupSum,
+    group_noise,
+    group_noised,
+    group_step,
+    group_sum,
+)
 from rpjax.gradients.scaled import Global, GlobalAdaptive
 
 __all__ = [
@@ -27,6 +41,7 @@ __all__ = [
     "GlobalAdaptive",
     "GroupClipping",
     "GroupStep",
+    "GroupSum",
     "Loss",
     "Moving",
     "Normalised",
@@ -34,6 +49,9 @@ __all__ = [
     "Rule",
     "clipped_grad",
     "clipped_sum",
+    "gradient_norms",
+    "group_noise",
+    "group_noised",
     "group_step",
     "group_sum",
 ]

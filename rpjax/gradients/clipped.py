@@ -55,50 +55,78 @@ def clipped_sum(
         comes after the last valid record is not computed at all.
     prepare: (records) -> what `loss` takes, record by record, done to one microbatch at
         a time: float images of a whole batch would need more memory than their bytes.
-    Returns (params, records with a leading axis b, valid (b,), after=None) ->
-    `Clipped`. after: factors >= 0, (b,), each record's own, that multiply gradients
-    which are clipped already.
+    Returns (params, records with a leading axis b, valid (b,), after=None,
+    clip_norms=None) -> `Clipped`. after: factors >= 0, (b,), each record's own, that
+    multiply gradients which are clipped already. clip_norms: (b,), to which each
+    record's gradient is cut, in place of `rule`.
 
     Guarantee: adding or removing one valid record moves the sum by at most
-    ``rule.sensitivity()`` in l2 norm (up to float32 rounding), times the largest
-    `after` that any record can have; an invalid one moves it by exactly nothing; a
-    gradient that is not finite counts as zero.
+    ``rule.sensitivity()`` in l2 norm, or its own of `clip_norms` (up to float32
+    rounding), times the largest `after` that any record can have; an invalid one moves
+    it by exactly nothing; a gradient that is not finite counts as zero.
     """
     examples = ENGINES[engine]
 
-    def at_once(
-        params: PyTree, records: PyTree, valid: Array, after: Array | None
-    ) -> Clipped:
+    def at_once(params: PyTree, slots: PyTree, valid: Array) -> Clipped:
+        records, after, clip_norms = slots
         own = records if prepare is None else prepare(records)
         found = examples(loss, params, own)
         norms = rules.norms(found.squares)
         counted = valid & jnp.isfinite(norms)
+        bound = rule if clip_norms is None else rules.Flat(clip_norms)
         times = lambda w: w if after is None else w * after
         weights = _shared(
-            lambda w: jnp.where(counted, times(w), 0.0), rule.weights(found.squares)
+            lambda w: jnp.where(counted, times(w), 0.0), bound.weights(found.squares)
         )
         return Clipped(found.weighted(weights), norms, found.aux)
 
     def in_parts(
-        params: PyTree, records: PyTree, valid: Array, after: Array | None = None
+        params: PyTree,
+        records: PyTree,
+        valid: Array,
+        after: Array | None = None,
+        clip_norms: Array | None = None,
     ) -> Clipped:
-        if microbatch is None or len(valid) <= microbatch:
-            return at_once(params, records, valid, after)
-        return _in_microbatches(at_once, microbatch, params, records, valid, after)
+        slots = (records, after, clip_norms)
+        return _in_microbatches(at_once, microbatch, params, slots, valid)
+
+    return in_parts
+
+
+def gradient_norms(
+    loss: Loss,
+    engine: EngineName = "vmap",
+    microbatch: int | None = None,
+    prepare: Callable[[PyTree], PyTree] | None = None,
+) -> Callable[..., Array]:
+    """l2 norms of per-example gradients, and no sum.
+
+    Arguments as for `clipped_sum`. Returns (params, records, valid (b,)) -> norms (b,),
+    zero in slots behind the last valid one.
+    """
+
+    def at_once(params: PyTree, records: PyTree, valid: Array) -> Clipped:
+        own = records if prepare is None else prepare(records)
+        squares = ENGINES[engine](loss, params, own).squares
+        return Clipped((), rules.norms(squares), ())
+
+    def in_parts(params: PyTree, records: PyTree, valid: Array) -> Array:
+        return _in_microbatches(at_once, microbatch, params, records, valid).norms
 
     return in_parts
 
 
 def _in_microbatches(
-    at_once: Callable[[PyTree, PyTree, Array, Array | None], Clipped],
-    size: int,
+    at_once: Callable[[PyTree, PyTree, Array], Clipped],
+    size: int | None,
     params: PyTree,
     records: PyTree,
     valid: Array,
-    after: Array | None,
 ) -> Clipped:
     """The same, `size` records at a time, up to the last valid one."""
     count = len(valid)
+    if size is None or count <= size:
+        return at_once(params, records, valid)
     chunks = -(-count // size)
     # padding repeats records, and counts as invalid
     positions = jnp.arange(chunks * size) % count
@@ -110,8 +138,7 @@ def _in_microbatches(
     def part(number: Array) -> Clipped:
         own = jax.tree.map(lambda leaf: chunk(leaf, number), records)
         counted = jax.lax.dynamic_slice_in_dim(real, number * size, size)
-        factors = None if after is None else chunk(after, number)
-        return at_once(params, own, counted, factors)
+        return at_once(params, own, counted)
 
     def add(number: Array, so_far: Clipped) -> Clipped:
         new = part(number)

@@ -13,12 +13,15 @@ in the batch would tell who is there. And counts and gradients come from one and
 same sampled batch, so that both are one Gaussian mechanism with ``z^-2 = gradient^-2 +
 count^-2``, sampled once; taken as two that are sampled apart they look cheaper than
 they are.
+
+Counts come before the first gradient is cut, so where a batch is taken in microbatches
+every gradient is computed twice.
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,9 +30,8 @@ from jaxtyping import Array, Float, Int
 
 from rpjax.annotations import PyTree
 from rpjax.errors import InputError
-from rpjax.gradients import clipping
-from rpjax.gradients.clipped import ENGINES, EngineName
-from rpjax.gradients.clipping import TINY, beside_count
+from rpjax.gradients.clipped import Clipped, EngineName, clipped_sum, gradient_norms
+from rpjax.gradients.clipping import Flat, beside_count
 from rpjax.gradients.examples import Loss
 from rpjax.noise import SOURCES, Source
 
@@ -42,6 +44,7 @@ class GroupClipping:
     each of the 2 K counts, of which a record moves one by one.
     """
 
+    name: ClassVar[str] = "per_group"
     clip_norm: float
     groups: int
     count_noise_multiplier: float = 10.0
@@ -78,6 +81,98 @@ class GroupClipping:
         return self.clip_norm * (1 + share / (jnp.mean(share) + 1e-8))
 
 
+class GroupSum(NamedTuple):
+    """A sum of gradients, each cut to its group's norm, and what it was made of.
+
+    bounds: C_k (k,), from noisy counts. clipped: the sum, before noise, and the norms,
+    which are not private; of one device's records, where there are several.
+    """
+
+    bounds: Array
+    clipped: Clipped
+
+
+def group_sum(
+    loss: Loss,
+    rule: GroupClipping,
+    engine: EngineName = "vmap",
+    microbatch: int | None = None,
+    prepare: Callable[[PyTree], PyTree] | None = None,
+) -> Callable[..., GroupSum]:
+    """Sum of gradients, each cut to its group's norm.
+
+    engine, microbatch, prepare: as for `rpjax.gradients.clipped_sum`.
+
+    Returns (params, records, groups (b,), valid (b,), noise (2, k), axis=None) ->
+    `GroupSum`, where noise is added to the counts as it is. axis: of the devices that
+    share a batch, over which counts are summed.
+
+    Guarantee: given the noisy counts, adding or removing a record of group k moves the
+    sum by ``bounds[k]`` at most; one of an invalid slot moves nothing.
+    """
+    lengths = gradient_norms(loss, engine, microbatch, prepare)
+    clipped = clipped_sum(loss, Flat(rule.clip_norm), engine, microbatch, prepare)
+
+    def function(
+        params: PyTree,
+        records: PyTree,
+        groups: Array,
+        valid: Array,
+        noise: Array,
+        axis: str | None = None,
+    ) -> GroupSum:
+        counts = rule.counts(lengths(params, records, valid), groups, valid)
+        if axis is not None:
+            counts = jax.lax.psum(counts, axis)
+        bounds = rule.bounds(counts + noise)
+        found = clipped(params, records, valid, clip_norms=bounds[groups])
+        return GroupSum(bounds, found)
+
+    return function
+
+
+class GroupNoise(NamedTuple):
+    """The noise of one step. counts: (2, k), to be added. normals: the gradient's."""
+
+    counts: Array
+    normals: Array
+
+
+def group_noise(
+    rule: GroupClipping,
+    noise_multiplier: float,
+    size: int,
+    secret: Array,
+    step: int | Array,
+    source: Source = "threefry",
+) -> GroupNoise:
+    """One draw for both: two draws of a step would be the same numbers.
+
+    noise_multiplier: of counts and gradient together. size: of the gradient.
+    """
+    cells = 2 * rule.groups
+    normals = SOURCES[source](secret, step, cells + size)
+    spread = rule.count_noise_multiplier if noise_multiplier > 0 else 0.0
+    return GroupNoise(spread * normals[:cells].reshape(2, -1), normals[cells:])
+
+
+def group_noised(
+    total: PyTree,
+    bounds: Array,
+    normals: Array,
+    rule: GroupClipping,
+    noise_multiplier: float,
+) -> PyTree:
+    """The sum with its noise, which is that of the largest bound.
+
+    The largest of all groups, whoever is in the batch.
+    """
+    flat, unravel = ravel_pytree(total)
+    own = rule.gradient_noise_multiplier(noise_multiplier)
+    noisy: PyTree = unravel(flat + own * jnp.max(bounds) * normals)
+    return noisy
+
+
 class GroupStep(NamedTuple):
     """What a step releases, and what it saw.
 
@@ -89,32 +184,6 @@ class GroupStep(NamedTuple):
     bounds: Array
     norms: Array
     aux: Any
-
-
-def group_sum(
-    loss: Loss, rule: GroupClipping, engine: EngineName = "vmap"
-) -> Callable[..., tuple[PyTree, Array, Array, Any]]:
-    """Sum of gradients, each cut to its group's norm.
-
-    Returns (params, records, groups (b,), valid (b,), noise (2, k)) -> (sum, bounds
-    (k,), norms (b,), aux), where noise is added to the counts as it is.
-
-    Guarantee: given the noisy counts, adding or removing a record of group k moves the
-    sum by ``bounds[k]`` at most; one of an invalid slot moves nothing.
-    """
-
-    def function(
-        params: PyTree, records: PyTree, groups: Array, valid: Array, noise: Array
-    ) -> tuple[PyTree, Array, Array, Any]:
-        found = ENGINES[engine](loss, params, records)
-        norms = clipping.norms(found.squares)
-        bounds = rule.bounds(rule.counts(norms, groups, valid) + noise)
-        factor = jnp.minimum(1.0, bounds[groups] / jnp.maximum(norms, TINY))
-        kept = jnp.where(valid & jnp.isfinite(norms), factor, 0.0)
-        total = found.weighted(clipping.uniform(kept, found.squares))
-        return total, bounds, norms, found.aux
-
-    return function
 
 
 def group_step(
@@ -137,8 +206,7 @@ def group_step(
     Raises:
         InputError: count noise so small that nothing is left for the gradient.
     """
-    own = rule.gradient_noise_multiplier(noise_multiplier)
-    cells = 2 * rule.groups
+    rule.gradient_noise_multiplier(noise_multiplier)
     summed = group_sum(loss, rule, engine)
 
     def function(
@@ -150,14 +218,10 @@ def group_step(
         step: int | Array,
     ) -> GroupStep:
         size = ravel_pytree(params)[0].size
-        # one draw for both: two draws of a step would be the same numbers
-        normals = SOURCES[source](secret, step, cells + size)
-        spread = rule.count_noise_multiplier if noise_multiplier > 0 else 0.0
-        noise = spread * normals[:cells].reshape(2, -1)
-        total, bounds, norms, aux = summed(params, records, groups, valid, noise)
-        flat, unravel = ravel_pytree(total)
-        # over all groups, whoever is in the batch
-        noisy = flat + own * jnp.max(bounds) * normals[cells:]
-        return GroupStep(unravel(noisy / batch_size), bounds, norms, aux)
+        noise = group_noise(rule, noise_multiplier, size, secret, step, source)
+        bounds, found = summed(params, records, groups, valid, noise.counts)
+        noisy = group_noised(found.total, bounds, noise.normals, rule, noise_multiplier)
+        gradient = jax.tree.map(lambda leaf: leaf / batch_size, noisy)
+        return GroupStep(gradient, bounds, found.norms, found.aux)
 
     return function

@@ -6,8 +6,8 @@ sums are those of `rpjax.gradients`.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,114 +15,24 @@ import optax
 from jaxtyping import Array
 
 from rpjax import keys as rp_keys
-from rpjax import noise as rp_noise
 from rpjax.annotations import PRNGKey, PyTree
 from rpjax.errors import InputError
-from rpjax.gradients import Clipping, Moving, Rule, clipped_sum
-from rpjax.gradients.clipped import Clipped
-from rpjax.gradients.clipping import rule as rule_named
+from rpjax.gradients import Clipping, GroupClipping, Moving, Rule
 from rpjax.learners.base import Batch, Implementation, Info, Learner, Mechanism, State
+from rpjax.learners.dpsgd_release import Asked, by_groups, by_rule
+from rpjax.learners.dpsgd_settings import Engine, Sampling, Settings
 from rpjax.learners.freezing import Trained
 from rpjax.learners.inputs import Inputs, noise_keys
 from rpjax.learners.losses import Loss, Losses, cross_entropy
 from rpjax.learners.losses.loss import largest_weights
 from rpjax.learners.networks import Network, built, leaves_open, linen
-from rpjax.learners.reduction import summed, vary
-from rpjax.learners.supervised import (
-    figures,
-    forward_mechanism,
-    init_with,
-    means,
-    predict_with,
-)
+from rpjax.learners.reduction import vary
+from rpjax.learners.supervised import forward_mechanism, init_with, means, predict_with
 from rpjax.learners.transfer import Pretrained, started
 from rpjax.noise import Source as NoiseSource
 
-Engine = Literal["auto", "vmap", "two_pass", "bookkeeping"]
-Sampling = Literal["poisson", "shuffled"]
-
 # the gradients of so many records of ResNet-8 on 32 x 32 pixels stay in a CPU's cache
 CPU_MICROBATCH = 32
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What `dpsgd` is told, apart from the model, the optimiser and the inputs."""
-
-    clip_norm: float
-    noise_multiplier: float
-    batch_size: int
-    clipping: Clipping | Rule = "flat"
-    engine: Engine = "auto"
-    microbatch: int | None = None
-    augmentation_multiplicity: int = 1
-    trainable: tuple[str, ...] | None = None
-    sampling: Sampling = "poisson"
-    noise: NoiseSource = "threefry"
-    loss: Losses = cross_entropy
-    start: Pretrained | None = None
-
-    def __post_init__(self) -> None:
-        _positive("clip_norm", self.clip_norm)
-        if not 0 <= self.noise_multiplier < math.inf:
-            raise InputError(
-                f"noise_multiplier is {self.noise_multiplier}; it must be finite and "
-                ">= 0"
-            )
-        for name in ("batch_size", "augmentation_multiplicity", "microbatch"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"{name} is {value}; it must be >= 1")
-        for name, kind in (
-            ("engine", Engine),
-            ("sampling", Sampling),
-            ("noise", NoiseSource),
-        ):
-            if getattr(self, name) not in get_args(kind):
-                raise InputError(
-                    f"{name} is {getattr(self, name)!r}; it is one of "
-                    f"{', '.join(get_args(kind))}"
-                )
-        if self.rule.clip_norm != self.clip_norm:
-            raise InputError(
-                f"clip_norm is {self.clip_norm}, but the rule's is "
-                f"{self.rule.clip_norm}; give both the same"
-            )
-        if self.engine == "two_pass" and self.rule.name == "per_layer":
-            raise InputError(
-                "engine is 'two_pass', which has one weight a record; per_layer "
-                "clipping needs 'vmap' or 'bookkeeping'"
-            )
-        if isinstance(self.loss, Loss):
-            self.loss.refuse_unless_private()
-        if isinstance(self.rule, Moving):
-            self.rule.gradient_noise_multiplier(self.noise_multiplier, self.batch_size)
-
-    @property
-    def rule(self) -> Rule:
-        """The clipping rule, with its clip norm."""
-        return rule_named(self.clipping, self.clip_norm)
-
-    @property
-    def weighted(self) -> Loss | None:
-        """The loss, if it has class weights."""
-        loss = self.loss
-        return loss if isinstance(loss, Loss) and loss.phases else None
-
-    def sensitivity(self, rule: Rule, step: Array) -> Any:
-        """l2 distance by which a record can move the weighted sum of this step.
-
-        Class weights come after clipping, so the largest of them counts for everybody:
-        noise that depended on who is in the batch would tell.
-        """
-        if self.weighted is None:
-            return rule.sensitivity()
-        return rule.sensitivity() * jnp.max(self.weighted.weights_at(step))
-
-    @property
-    def trained(self) -> Trained:
-        """Which parameters are trained."""
-        return Trained(self.trainable)
 
 
 def dpsgd(
@@ -133,7 +43,7 @@ def dpsgd(
     clip_norm: float,
     noise_multiplier: float,
     batch_size: int,
-    clipping: Clipping | Rule = "flat",
+    clipping: Clipping | Rule | GroupClipping = "flat",
     engine: Engine = "auto",
     microbatch: int | None = None,
     augmentation_multiplicity: int = 1,
@@ -152,7 +62,8 @@ def dpsgd(
     batch_size: *expected* size of a Poisson batch; the noisy sum is divided by it,
         whatever the batch really holds.
     clipping: the rule, by name or as one of `rpjax.gradients`: "flat", "normalised",
-        "automatic", "per_layer", "adaptive".
+        "automatic", "per_layer", "adaptive". A `GroupClipping` has a clip norm for each
+        class, which labels number.
     engine: how per-example gradients are computed: "vmap", "two_pass", "bookkeeping";
         "auto" is "bookkeeping" unless `fit` has measured.
     microbatch: records whose gradients are in memory at once; None leaves it to the
@@ -203,7 +114,6 @@ def _learner(
     network = started(linen(model), settings.start)
     mechanism = _mechanism(model, inputs, settings)
     rule, trained = settings.rule, settings.trained
-    adaptive = isinstance(rule, Moving)
 
     def init(key: PRNGKey, images: Array) -> State:
         # the optimiser sees the trained parameters alone
@@ -218,27 +128,24 @@ def _learner(
     def step(
         key: PRNGKey, state: State, batch: Batch, axis: str | None = None
     ) -> tuple[State, Info]:
-        own_rule = replace(rule, **state.stats) if adaptive else rule  # type: ignore[type-var]
         frozen, params = state.params, trained.part(state.params)
-        clipped = _clipped(network, inputs, settings, own_rule, trained)(
+        asked = _asked(network, inputs, settings, trained)(
             key, state, vary(params, axis), vary(frozen, axis), batch, axis
         )
-        sums = _sums(clipped, batch, own_rule, settings.loss)
-        total, sums = summed((clipped.total, sums), axis)
-        # every device adds the same draw to the same sum: the noise enters once
-        gradient, moved = _released(settings, own_rule, state, total, sums)
-        updates, opt_state = tx.update(gradient, state.opt_state, params)
+        given = (asked, state, batch, axis)
+        if isinstance(rule, GroupClipping):
+            released = by_groups(settings, rule, *given)
+        else:
+            released = by_rule(settings, _now(rule, state), *given)
+        updates, opt_state = tx.update(released.gradient, state.opt_state, params)
         params = optax.apply_updates(params, updates)
-        info = means({k: v for k, v in sums.items() if k != "votes"})
-        if adaptive:
-            info |= state.stats
         state = state._replace(
             step=state.step + 1,
             params=trained.whole(params, state.params),
-            stats=moved,
+            stats=released.stats,
             opt_state=opt_state,
         )
-        return state, info
+        return state, means(released.sums) | released.facts
 
     def predict(
         key: PRNGKey, state: State, images: Array, ids: Array, noise: bool = True
@@ -296,21 +203,26 @@ def _known_counts(loss: Losses) -> dict[str, Any]:
     }
 
 
-def _clipped(
-    network: Network, inputs: Inputs, settings: Settings, rule: Rule, trained: Trained
-) -> Callable[..., Clipped]:
-    """The clipped sum of a batch's gradients, by the trained parameters."""
+def _now(rule: Rule, state: State) -> Rule:
+    """The rule with what has moved of it."""
+    return replace(rule, **state.stats) if isinstance(rule, Moving) else rule  # type: ignore[type-var]
+
+
+def _asked(
+    network: Network, inputs: Inputs, settings: Settings, trained: Trained
+) -> Callable[..., Asked]:
+    """How a batch's gradients by the trained parameters are computed."""
     views = settings.augmentation_multiplicity
     engine = "bookkeeping" if settings.engine == "auto" else settings.engine
 
-    def clipped(
+    def asked(
         key: PRNGKey,
         state: State,
         params: PyTree,
         frozen: PyTree,
         batch: Batch,
         axis: str | None,
-    ) -> Clipped:
+    ) -> Asked:
         def prepared(batch: Batch) -> tuple[Array, ...]:
             pixels = inputs.training(key, state, "step", batch, views)
             own = noise_keys(state, "residual_noise", "step", batch.ids)
@@ -329,14 +241,9 @@ def _clipped(
         size = settings.microbatch or _microbatch(
             len(batch.valid), settings.batch_size / _devices(axis)
         )
-        after = None
-        if settings.weighted is not None:
-            after = settings.weighted.weights_at(state.step)[batch.labels]
-        return clipped_sum(loss, rule, engine, size, prepared)(
-            params, batch, batch.valid, after
-        )
+        return Asked(loss, params, engine, size, prepared)
 
-    return clipped
+    return asked
 
 
 def _microbatch(slots: int, expected: float) -> int | None:
@@ -365,73 +272,8 @@ def _one_each(loss: Losses, logits: Array, labels: Array) -> Array:
     return losses
 
 
-def _sums(clipped: Clipped, batch: Batch, rule: Rule, loss: Losses) -> Info:
-    """Figures of a batch before the update, as sums over its records."""
-    norms, finite = clipped.norms, jnp.isfinite(clipped.norms)
-    over, valid = norms > rule.threshold, batch.valid
-    count = lambda which: jnp.sum(which, dtype=jnp.float32)
-    sums = figures(clipped.aux, batch, loss) | {
-        "clipped": count(over & valid),
-        "non_finite": count(~finite & valid),
-    }
-    if isinstance(rule, Moving):
-        sums["votes"] = jnp.sum(rule.votes(norms) * valid)
-    return sums
-
-
-def _released(
-    settings: Settings, rule: Rule, state: State, total: PyTree, sums: Info
-) -> tuple[PyTree, PyTree]:
-    """What leaves the mechanism: the noisy mean gradient, and the next statistics."""
-    sigma, size = settings.noise_multiplier, settings.batch_size
-    if not isinstance(rule, Moving):
-        scale = sigma * settings.sensitivity(rule, state.step)
-        source = settings.noise
-        noisy = noised(total, state.secret, state.step, scale, size, source)
-        return noisy, state.stats
-    return _released_with_count(settings, rule, state, total, sums["votes"])
-
-
-def _released_with_count(
-    settings: Settings, rule: Moving, state: State, total: PyTree, votes: Array
-) -> tuple[PyTree, PyTree]:
-    """The noisy mean gradient, and where the noisy count moves the rule."""
-    sigma, size = settings.noise_multiplier, settings.batch_size
-    if sigma == 0:
-        gradient = jax.tree.map(lambda t: t / size, total)
-    else:
-        own = rule.gradient_noise_multiplier(sigma, size)
-        own = own * settings.sensitivity(rule, state.step)
-        count = rule.count_noise(size)
-        # in units of their noise the two are one vector, and get one draw
-        scaled = (jax.tree.map(lambda t: t / own, total), votes / count)
-        draw = (state.secret, state.step, 1.0, 1, settings.noise)
-        noisy, noisy_votes = noised(scaled, *draw)
-        gradient = jax.tree.map(lambda t: t * own / size, noisy)
-        votes = noisy_votes * count
-    return gradient, rule.moved_by(votes, size)
-
-
-def noised(
-    total: PyTree,
-    secret: Array,
-    step: Array,
-    scale: Any,
-    batch_size: int,
-    source: NoiseSource = "threefry",
-) -> PyTree:
-    """``(total + scale n) / batch_size`` with standard normal n of this step."""
-    noisy = rp_noise.noised(total, secret, step, scale, source)
-    return jax.tree.map(lambda leaf: leaf / batch_size, noisy)
-
-
 def _batch_norm(what: str) -> InputError:
     return InputError(
         f"{what}, and BatchNorm's statistics mix the records of a batch; "
         "DP-SGD needs norm='group'"
     )
-
-
-def _positive(name: str, value: float) -> None:
-    if not 0 < value < math.inf:
-        raise InputError(f"{name} is {value}; it must be finite and > 0")

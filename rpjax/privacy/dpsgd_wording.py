@@ -76,6 +76,13 @@ CLIPPING = {
         "too, and gradient and count together are one Gaussian mechanism of noise "
         "multiplier σ, the gradient's own noise being the larger for it"
     ),
+    "per_group": (
+        "each record's gradient is clipped before the sum, to a norm of its class that "
+        "follows from noisy counts of the same batch, and the noise is for the largest "
+        "of all classes' norms; the counts are released too, and gradient and counts "
+        "together are one Gaussian mechanism of noise multiplier σ, the gradient's own "
+        "noise being the larger for it"
+    ),
 }
 RELEASED_COUNTS = (
     "the class counts or class losses in the loss were released beforehand by a "

@@ -217,6 +217,11 @@ def made(subject: Learner | Make) -> Learner:
             f"the learner's mechanism is of kind {facts.kind!r}; verify "
             "knows what 'dpsgd' claims"
         )
+    if facts.clipping == "per_group":
+        raise InputError(
+            "clipping is 'per_group', by which records change each other's clip norms: "
+            "verify looks at sums in which each counts for itself"
+        )
     return learner
 
 
