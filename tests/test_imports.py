@@ -13,6 +13,7 @@ import pytest
 import rpjax
 
 PACKAGE = Path(rpjax.__file__).parent
+REPORT = PACKAGE / "report"
 HEAVY = (
     *("tensorflow", "tensorflow_datasets", "grain", "PIL"),
     *("matplotlib", "sklearn", "dp_accounting"),
@@ -137,3 +138,38 @@ def test_dpsgd_is_the_learner_and_the_place_of_its_pieces():
     assert all(hasattr(rp.dpsgd, name) for name in rp.dpsgd.__all__)
     with pytest.raises(rp.InputError, match="clip_norm is 0"):
         rp.dpsgd(None, optax.sgd(1.0), clip_norm=0, noise_multiplier=1.0, batch_size=1)
+
+
+# ------------------------------------------------------------------------------ views
+
+
+def test_views_import_only_what_draws_and_writes():
+    allowed = set(sys.stdlib_module_names) | {"matplotlib", "jinja2", "markupsafe"}
+    allowed |= {"rich", "rpjax.report", "rpjax.errors", "rpjax.neighbours"}
+    for path in REPORT.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            for name in _imported(node):
+                own = ".".join(name.split(".")[:2])
+                assert {name.split(".")[0], own} & allowed, (path.name, name)
+
+
+def _imported(node):
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        assert node.level == 0
+        return [node.module]
+    return []
+
+
+def test_views_touch_no_window_and_work_where_jax_cannot_be_imported():
+    # rpjax/__init__ may import jax: an empty package of that name stands in for it
+    program = f"""
+import sys, types
+package = types.ModuleType("rpjax")
+package.__path__ = [{str(REPORT.parent)!r}]
+sys.modules |= {{"rpjax": package, "jax": None, "flax": None, "optax": None}}
+import rpjax.report
+assert "matplotlib.pyplot" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)

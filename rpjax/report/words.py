@@ -1,5 +1,7 @@
 """The sentences of the report: verdict, captions, threat levels, reproduction."""
 
+import re
+
 from rpjax.report import by_class, formats, imbalance, tables
 from rpjax.report.results import (
     Results,
@@ -196,7 +198,20 @@ def _cost_notes(results: Results) -> list[str]:
     timing = dict.fromkeys(c["timing_note"] for c in costs if c["timing_note"])
     memory = dict.fromkeys(c["memory_kind"] for c in costs if c["memory_kind"])
     found = [f"Time: {note}." for note in timing]
-    return found + [f"Memory: {kind}." for kind in memory]
+    return found + [f"Memory: {kind}." for kind in memory] + _ways(results)
+
+
+def _ways(results: Results) -> list[str]:
+    """That the nets were computed in different ways, if they were."""
+    methods: dict[str, list[str]] = {}
+    for method in results["methods"]:
+        found = re.match(r"(\w+) convolutions", method["cost"].get("computed") or "")
+        if found:
+            methods.setdefault(found[1], []).append(method["label"])
+    if len(methods) < 2:
+        return []
+    told = "; ".join(f"{', '.join(own)} by {way}" for way, own in methods.items())
+    return [f"Convolutions were computed as was fastest for each: {told}."]
 
 
 def threats(results: Results) -> list[tuple[str, str]]:
