@@ -14,8 +14,10 @@ from support import Dense, records
 import rpjax as rp
 from rpjax.cli import commands
 from rpjax.cli import main as cli
+from rpjax.counts import Counts
 from rpjax.data.sampling import poisson, shuffled
 from rpjax.errors import InputError
+from rpjax.learners import losses
 from rpjax.learners.losses import cross_entropy
 from rpjax.verification import check_isolation, noise, sampling, verify
 from rpjax.verification.verdict import LEVEL, Finding, Verdict
@@ -69,6 +71,23 @@ def test_frozen_parameters_and_views_and_microbatches_pass(data):
     verdict = verify(learner, data, batch_size=SIZE, checks=STEP)
     assert verdict.ok, str(verdict)
     assert "frozen parameters that move or receive noise" in str(verdict)
+
+
+def test_class_weights_pass_and_the_divisor_is_that_of_all_records(data):
+    """Records of the class with the least weight do not look divided by more."""
+    data = data.take(np.flatnonzero(data.labels == 0))
+    counts = Counts((30, 20, 5), "public")
+    loss = losses.class_weighted(counts)
+    learner = rp.dpsgd(
+        *(Dense(), optax.sgd(0.1)),
+        **{"clip_norm": 0.05, "noise_multiplier": 1.3, "batch_size": SIZE},
+        loss=loss,
+    )
+    checks = ("sensitivity", "parity", "divisor")
+    verdict = verify(learner, data, batch_size=SIZE, loss=loss, checks=checks)
+    assert verdict.ok, str(verdict)
+    (found,) = [f for f in verdict.findings if f.check == "divisor"]
+    assert float(found.found) == pytest.approx(SIZE, rel=1e-3)
 
 
 def test_a_claim_about_parameters_that_are_not_there_is_refused(data):

@@ -82,7 +82,7 @@ def _by_predict(
         if not found.finite:
             continue
         for alone, slot in zip(found.alone, probe.at, strict=True):
-            after = _class_weight(loss, state, probe.batch.labels[slot])
+            after = class_weights(loss, state, probe.batch.labels[slot])
             expected = _clipped(probe, found, gradient(state, slot), alone, after)
             slack = found.tolerance + allowed * found.scale
             distance = float(np.linalg.norm(alone - expected))
@@ -145,11 +145,11 @@ def _coarse(probe: Probe) -> bool:
     return any(kind in str(traced) for kind in COARSE)
 
 
-def _class_weight(loss: Losses, state: State, label: Array) -> float:
-    """What multiplies a record's gradient after clipping."""
+def class_weights(loss: Losses | None, state: State, labels: Array) -> np.ndarray:
+    """What multiplies records' gradients after clipping, in the shape of `labels`."""
     if not isinstance(loss, Loss) or not loss.phases:
-        return 1.0
-    return float(loss.weights_at(state.step)[label])
+        return np.ones(labels.shape)
+    return np.asarray(loss.weights_at(state.step)[labels], np.float64)
 
 
 def _clipped(
@@ -157,7 +157,7 @@ def _clipped(
     found: Contributions,
     gradient: Vector,
     alone: Vector,
-    after: float,
+    after: np.ndarray,
 ) -> Vector:
     """The gradient, bounded as the mechanism says, times the weight of its class.
 

@@ -128,14 +128,20 @@ def _broken(probe: Probe) -> Finding:
     )
 
 
-def divisor(found: Contributions, noise_ratio: float | None) -> Finding:
+def divisor(
+    found: Contributions,
+    noise_ratio: float | None,
+    shares: Float[np.ndarray, " m"] | float = 1.0,
+) -> Finding:
     """Whether the sum is divided by the expected batch size.
 
     noise_ratio: the noise's standard deviation over the claim, where it was measured.
+    shares: each record's class weight over the largest; above zero.
     """
     size, ratio = found.claim.batch_size, None
-    if found.finite and _constant(found.norms) and found.norms.mean() > 0:
-        ratio = float(found.norms.mean() / found.claim.sensitivity)
+    norms = found.norms / shares
+    if found.finite and _constant(norms) and norms.mean() > 0:
+        ratio = float(norms.mean() / found.claim.sensitivity)
     apparent = size if ratio is None else size / ratio
     whole = False
     if noise_ratio is not None and ratio is not None:

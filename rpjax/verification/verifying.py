@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import get_args
 
+import numpy as np
+
 from rpjax.data.records import Records
 from rpjax.data.sampling import Sampler
 from rpjax.errors import InputError
@@ -14,7 +16,7 @@ from rpjax.training.loop import sampler_for, step_count
 from rpjax.verification import contributions, noise, sampling
 from rpjax.verification.accounting import accounting
 from rpjax.verification.parameters import parameters
-from rpjax.verification.parity import parity
+from rpjax.verification.parity import class_weights, parity
 from rpjax.verification.probe import Make, Probe, made
 from rpjax.verification.resume import resume
 from rpjax.verification.sensitivity import divisor, sensitivity
@@ -80,7 +82,9 @@ def verify(
         "parity": lambda: [parity(seen.probe, seen.states, seen.contributed, loss)],
         "divisor": lambda: [
             divisor(
-                seen.contributed[0], seen.silent.ratio if seen.probe.noisy else None
+                seen.contributed[0],
+                seen.silent.ratio if seen.probe.noisy else None,
+                seen.shares(loss),
             )
         ],
         "accounting": lambda: accounting(
@@ -108,6 +112,15 @@ class _Evidence:
     def states(self) -> list[State]:
         """One whose gradients are clipped, and one near the start."""
         return [contributions.saturated(self.probe), self.probe.moved(1.0)]
+
+    def shares(self, loss: Losses | None) -> np.ndarray | float:
+        """Class weights of the records that count, over the largest weight."""
+        probe, state = self.probe, self.states[0]
+        own = class_weights(loss, state, probe.batch.labels[np.array(probe.at)])
+        shares: np.ndarray = own / probe.learner.mechanism.largest_weight(
+            int(state.step)
+        )
+        return shares if (shares > 0).all() else 1.0
 
     @cached_property
     def contributed(self) -> list[contributions.Contributions]:
