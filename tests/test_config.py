@@ -254,6 +254,7 @@ def test_nothing_that_training_needs_is_left_open():
         *("data.dir", "data.train_records", "data.image_size", "model.width"),
         "model.channels",
         *("noise.input_bound", "dp.noise_multiplier", "dp.microbatch"),
+        *("dp.clipping_bound", "dp.count_noise_multiplier"),
         *("model.residual_bound", "noise.label_epsilon"),
         *("dp.steps", "dp.momentum", "dp.average", "dp.stop_at_epsilon"),
         *("training.devices", "training.resized_crop", "transfer.start"),
