@@ -93,7 +93,8 @@ def counted(settings: Scaling, what: str) -> list[Row]:
     rows: list[Row] = []
     data = random_pixels(settings.records, SHAPES[settings.size], settings.seed)
     for devices in settings.devices:
-        one = _learner(settings, what)
+        # all slots at once: of a loop over some, the compiler counts one turn
+        one = _learner(settings, what, microbatch=settings.records)
         program, _ = training_program(one, data, settings.batch_size, devices)
         found = collectives(program.as_text())
         sampler = sampler_for(one, len(data), settings.batch_size)
@@ -116,13 +117,14 @@ def counted(settings: Scaling, what: str) -> list[Row]:
     return rows
 
 
-def _learner(settings: Scaling, what: str) -> Learner:
+def _learner(settings: Scaling, what: str, microbatch: int | None = None) -> Learner:
     one = learner(
         what if what in ("strategy1", "dpsgd") else "plain",
         settings.model,
         settings.batch_size,
         dtype=settings.dtype,
         convolution=settings.convolution,
+        microbatch=microbatch,
     )
     if what == "ensemble":
         return ensemble(one, settings.members, mapping="vmap")

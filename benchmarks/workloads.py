@@ -55,16 +55,20 @@ def learner(
     *,
     augment: bool = False,
     dtype: str = "float32",
+    microbatch: int | None = None,
     **options: Any,
 ) -> Learner:
-    """A net trained by a method; noise scales do not change what a step costs."""
+    """A net trained by a method; noise scales do not change what a step costs.
+
+    microbatch: of DP-SGD; None leaves it to the device.
+    """
     noise = {"strategy1": Additive(0.5), "strategy2": Multiplicative(0.5)}.get(method)
     own = net(model, perturbation=noise, dtype=jnp.dtype(dtype), **options)
     inputs = Inputs(augmentation=Augmentation(4, True) if augment else Augmentation())
     if method != "dpsgd":
         return supervised(own, TX, inputs)
     private = {"clip_norm": 1.0, "noise_multiplier": 1.0, "batch_size": batch_size}
-    return dpsgd(own, TX, inputs, **private)
+    return dpsgd(own, TX, inputs, **private, microbatch=microbatch)
 
 
 def random_pixels(

@@ -65,7 +65,9 @@ TINY = {
     "scaling": {
         **QUICK,
         "size": "digits",
-        "what": ("plain", "bank"),
+        "what": ("plain", "dpsgd", "bank"),
+        "batch_size": 64,
+        "records": 256,
         "devices": (1, 2),
     },
     "roofline": {
@@ -289,7 +291,7 @@ def test_two_devices_share_the_work_and_sum_the_gradient_once(records):
     assert rows["plain", 1]["collectives"] == rows["bank", 2]["collectives"] == {}
     assert rows["plain", 2]["collectives"] == {"all-reduce": 1}
     assert rows["plain", 2]["collective_bytes"] == size
-    for what in ("plain", "bank"):
+    for what in ("plain", "dpsgd", "bank"):
         assert 0.8 < rows[what, 2]["ideal_share"] < 1.05
     assert rows["bank", 2]["along_members"] == 2
 
