@@ -16,15 +16,16 @@ from rpjax import intervals, report
 from rpjax.attacks import ATTACKS
 from rpjax.errors import InputError
 from rpjax.experiments import ExperimentConfig, config, prepare, values
-from rpjax.experiments.compare import converged, training_options
+from rpjax.experiments.compare import as_plain, converged, training_options
 from rpjax.experiments.costs import relative
 from rpjax.experiments.methods import plan
-from rpjax.learners import supervised
+from rpjax.learners import Implementation, supervised
 from rpjax.privacy import documents, gdp
 from rpjax.privacy import dpsgd as accounting
 from rpjax.privacy.residual import box_diameter
 from rpjax.training import Budget, fit
 from rpjax.training.loop import sampler_for
+from rpjax.training.tuning import Choice
 
 pytest_plugins = ["tiny_experiment"]
 
@@ -146,6 +147,28 @@ def test_cost_is_relative_to_plain_training(compared):
     assert plain == pytest.approx(costs["plain"]["step_seconds"] * STEPS)
     assert dpsgd == pytest.approx(costs["dpsgd"]["step_seconds"] * DP_STEPS)
     assert all(cost["memory_bytes"] > 0 for cost in costs.values())
+
+
+def test_strategies_are_computed_as_plain_was_and_others_as_they_like(settings):
+    """So that relative times are those of the noise and not of two measurements."""
+    parts = [{"name": "plain", "cost": {"convolution": "canonical"}}]
+    how = {each.name: as_plain(each, parts) for each in prepare(settings).plans}
+    told = Choice(Implementation("canonical"), "as plain training")
+    assert how == {
+        **dict.fromkeys(METHODS),
+        **dict.fromkeys(("strategy1", "strategy2"), told),
+    }
+    (each,) = (p for p in prepare(settings).plans if p.name == "strategy1")
+    for cost in ({}, {"convolution": None}):  # an older folder, and nothing to choose
+        assert as_plain(each, [{"name": "plain", "cost": cost}]) is None
+    assert as_plain(each, []) is None
+
+
+def test_a_comparison_chooses_convolutions_once(tmp_path):
+    words = ("--methods", "plain", "strategy1", "--train-on", "all", "--epochs", "0.1")
+    said = rpjax("compare", *words, "--channels", 4, "--out", tmp_path / "out")
+    assert said.code == 0, said.err
+    assert "computed with im2col convolutions: as plain training" in said.out
 
 
 def test_without_plain_training_nothing_is_relative(compared):

@@ -207,10 +207,11 @@ def test_a_damaged_note_of_decisions_costs_a_measurement(tmp_path, monkeypatch, 
 def test_what_a_training_began_with_it_goes_on_with():
     """Though the device's default, and the faster one, is another."""
     bench = Bench({"canonical": 0.01, "im2col": 0.02})
-    learner, program, choice = decide(bench, known=PATCHES)
+    began = Choice(PATCHES, "as this training began")
+    learner, program, choice = decide(bench, known=began)
     assert (learner, program) == ("im2col", "im2col")
     assert bench.compiled == ["im2col"]
-    assert choice == Choice(PATCHES, "as this training began")
+    assert choice == began
 
 
 def test_a_resumed_training_is_computed_as_it_began(small, tmp_path):
@@ -225,6 +226,18 @@ def test_a_resumed_training_is_computed_as_it_began(small, tmp_path):
     ):
         np.testing.assert_array_equal(one, other)
     assert fit(net(), small, steps=4, **options).choice is None  # nothing left to do
+
+
+def test_a_training_is_computed_as_it_is_told_and_goes_on_so(small, tmp_path):
+    options = {"batch_size": 8, "checkpoints": tmp_path / "ck"}
+    told = Choice(CANON, "as plain training")  # images are small: not the default
+    first = fit(net(), small, steps=2, computed=told, **options)
+    assert first.choice == told
+    assert not first.learner.open
+    again = fit(net(), small, steps=4, **options)
+    assert again.choice == Choice(CANON, "as this training began")
+    other = fit(net(), small, steps=6, computed=Choice(PATCHES, "other"), **options)
+    assert other.choice.how == CANON
 
 
 def test_a_learner_without_choices_says_so(small):

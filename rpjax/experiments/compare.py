@@ -29,7 +29,9 @@ from rpjax.experiments.methods import Plan
 from rpjax.experiments.preparing import Prepared, prepare
 from rpjax.experiments.runs import RunFolder
 from rpjax.experiments.values import as_dict, config_hash
+from rpjax.learners import Implementation
 from rpjax.training import Query, Run, devices, fit, reporter
+from rpjax.training.tuning import Choice
 
 SCHEMA = "rpjax.results/1"
 
@@ -57,7 +59,7 @@ def compare(
         part = distributed.shared(folder.finished(each.name))
         if part is None:
             console.print(f"{number}/{len(ready.plans)} {each.label}", style="bold")
-            run = target(ready, each, folder, console)
+            run = target(ready, each, folder, console, as_plain(each, parts))
             part = measured(ready, each, run)
             scores: dict[str, np.ndarray] = {}
             if ready.config.train_on == "members":
@@ -132,7 +134,26 @@ def _secret(config: ExperimentConfig) -> bytes:
     return distributed.from_first(own).tobytes()
 
 
-def target(ready: Prepared, each: Plan, folder: RunFolder, console: Console) -> Run:
+def as_plain(each: Plan, parts: list[dict[str, Any]]) -> Choice | None:
+    """How plain training was computed, for the nets that are plain's but for noise.
+
+    Their times are compared: two measurements might choose two ways, and the ratio
+    would tell of these. None where nothing was chosen, or plain comes later.
+    """
+    ways = [p["cost"].get("convolution") for p in parts if p["name"] == "plain"]
+    way = ways[0] if ways else None
+    if way is None or each.name not in ("strategy1", "strategy2"):
+        return None
+    return Choice(Implementation(convolution=way), "as plain training")
+
+
+def target(
+    ready: Prepared,
+    each: Plan,
+    folder: RunFolder,
+    console: Console,
+    computed: Choice | None = None,
+) -> Run:
     """Train a method's target, or pick it up where it was left."""
     with reporter("    target ", console) as report:
         run = fit(
@@ -141,6 +162,7 @@ def target(ready: Prepared, each: Plan, folder: RunFolder, console: Console) -> 
             lists=ready.training_positions,
             report=report,
             checkpoints=folder.checkpoints(each.name),
+            computed=computed,
             **training_options(ready, each),
         )
     told(run, console)

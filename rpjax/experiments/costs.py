@@ -25,6 +25,7 @@ def cost_facts(run: Run) -> dict[str, Any]:
         "relative_memory": None,
         "timing_note": "median step of the target's training, compile time apart",
         "computed": None if run.choice is None else str(run.choice),
+        "convolution": None if run.choice is None else run.choice.how.convolution,
     }
 
 

@@ -18,7 +18,7 @@ from jaxtyping import Int
 from rpjax.annotations import RootKey
 from rpjax.data.records import Records
 from rpjax.data.sampling import Sampler
-from rpjax.learners import Implementation, Learner, State
+from rpjax.learners import Learner, State
 from rpjax.training import programs
 from rpjax.training.clock import Clock
 from rpjax.training.devices import Layout
@@ -64,13 +64,11 @@ class Feed(ABC):
         )
         return state
 
-    def compile(
-        self, state: State, steps: int, known: Implementation | None = None
-    ) -> Choice:
+    def compile(self, state: State, steps: int, known: Choice | None = None) -> Choice:
         """Decide how to compute, and compile what `steps` needs.
 
         state: one such as will be trained on; steps: that it is going to take.
-        known: what the training was computed with before.
+        known: the decision, where it is made.
         """
         self._compile_plan(state)
 

@@ -37,6 +37,7 @@ from rpjax.training.preemption import Notice, agreed
 from rpjax.training.progress import Reporter, Silent, Speaker
 from rpjax.training.run import Run, spending
 from rpjax.training.streamed import Streamed
+from rpjax.training.tuning import Choice
 
 NoiseSeed = Literal["secret", "fixed"]
 
@@ -55,6 +56,7 @@ def fit(
     workers: int = 0,
     budget: Budget | None = None,
     earlier: Sequence[Run] = (),
+    computed: Choice | None = None,
     report: Reporter | None = None,
     checkpoints: Path | None = None,
     checkpoint_seconds: float = 60.0,
@@ -80,6 +82,8 @@ def fit(
         the history then show what is spent.
     earlier: other trainings on the same records (restarts, tuning): the guarantee is
         for all of them together.
+    computed: how to compute what the learner leaves open, as another run's `choice` is;
+        None is to measure. A checkpoint's own way comes first.
     checkpoints: a folder in which to save now and then, and from which to go on. With
         it, SIGTERM to any process ends the training with what it has saved.
     checkpoint_seconds: how long to train between two of them.
@@ -139,7 +143,8 @@ def fit(
         if meter:
             meter.refuse(done)
         if done < steps:  # a run that is only picked up again needs no program
-            choice = feed.compile(state, steps - done, how)
+            known = Choice(how, "as this training began") if how else computed
+            choice = feed.compile(state, steps - done, known)
             how = choice.how
         with Notice(active=keeper is not None) as notice:
             while done < steps:

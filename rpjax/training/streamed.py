@@ -19,7 +19,7 @@ from rpjax.annotations import RootKey
 from rpjax.data.sampling import Sampler
 from rpjax.data.stored import LEFT_EMPTY, StoredImages, StoredRecords
 from rpjax.data.streaming import Stream, Workers
-from rpjax.learners import Implementation, Learner, State
+from rpjax.learners import Learner, State
 from rpjax.training import programs
 from rpjax.training.clock import Clock
 from rpjax.training.devices import Layout
@@ -66,9 +66,7 @@ class Streamed(Feed):
         self.ready: jax.Array | None = None
         self.waited = 0.0
 
-    def compile(
-        self, state: State, steps: int, known: Implementation | None = None
-    ) -> Choice:
+    def compile(self, state: State, steps: int, known: Choice | None = None) -> Choice:
         """As in `Feed`, and begin to decode what the steps will need first."""
         choice = super().compile(state, steps, known)
         self._seek(int(np.asarray(self.layout.fetch(state.step)).flat[0]))

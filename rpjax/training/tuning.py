@@ -65,15 +65,16 @@ def decided(
     trial: Trial,
     steps: int,
     pixels: int,
-    known: Implementation | None = None,
+    known: Choice | None = None,
 ) -> tuple[Learner, Any, Choice]:
     """The learner as it will be computed, its compiled program, and the decision.
 
     steps: that the training is going to take; pixels: of an image.
-    known: what an earlier part of the same training was computed with.
+    known: the decision, where it is made: an earlier part of the same training has
+        made it, or another training whose times are compared with this one's.
     """
     if known is not None:
-        return _plainly(learner, trial, Choice(known, "as this training began"))
+        return _plainly(learner, trial, known)
     ways = candidates(learner, pixels)
     if len(ways) == 1:
         return _plainly(learner, trial, Choice(ways[0], "no other way is known"))
