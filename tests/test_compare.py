@@ -1,6 +1,7 @@
 """The main comparison: complete, repeatable, and true to what was proved."""
 
 import dataclasses
+import importlib
 import json
 import math
 
@@ -164,9 +165,13 @@ def test_strategies_are_computed_as_plain_was_and_others_as_they_like(settings):
     assert as_plain(each, []) is None
 
 
-def test_a_comparison_chooses_convolutions_once(tmp_path):
-    words = ("--methods", "plain", "strategy1", "--train-on", "all", "--epochs", "0.1")
-    said = rpjax("compare", *words, "--channels", 4, "--out", tmp_path / "out")
+def test_a_comparison_chooses_convolutions_once(tmp_path, monkeypatch):
+    module = importlib.import_module("rpjax.experiments.compare")
+    monkeypatch.setattr(module, "shadow_bank", lambda *_: None)
+    monkeypatch.setattr(module, "exposed", lambda *_: ([], {}))
+    words = ("--methods", "plain", "strategy1", "--channels", 4)
+    short = ("--train-records", 256, "--epochs", 0.5)
+    said = rpjax("compare", *words, *short, "--out", tmp_path / "out")
     assert said.code == 0, said.err
     assert "computed with im2col convolutions: as plain training" in said.out
 
