@@ -1,7 +1,5 @@
 """The sentences of the report: verdict, captions, threat levels, reproduction."""
 
-import re
-
 from rpjax.report import by_class, formats, imbalance, tables
 from rpjax.report.results import (
     Results,
@@ -205,13 +203,12 @@ def _ways(results: Results) -> list[str]:
     """That the nets were computed in different ways, if they were."""
     methods: dict[str, list[str]] = {}
     for method in results["methods"]:
-        found = re.match(r"(\w+) convolutions", method["cost"].get("computed") or "")
-        if found:
-            methods.setdefault(found[1], []).append(method["label"])
+        if way := method["cost"].get("convolution"):
+            methods.setdefault(way, []).append(method["label"])
     if len(methods) < 2:
         return []
     told = "; ".join(f"{', '.join(own)} by {way}" for way, own in methods.items())
-    return [f"Convolutions were computed as was fastest for each: {told}."]
+    return [f"Convolutions were not computed alike: {told}."]
 
 
 def threats(results: Results) -> list[tuple[str, str]]:
